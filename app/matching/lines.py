@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
 from app.db.connection import Connection
@@ -23,35 +23,61 @@ class LineMatcher:
         self._connection = connection
         self._similar_words = SimilarWords(hospitals)
 
-    async def duplicate_lines(self, patients: Sequence[Mapping[str, Any]]) -> dict[int, list[str]]:
-        """Return the lines of a batch whose patients are probably others, each with the ids of the stored ones.
+    async def compare(self, patients: Sequence[Mapping[str, Any]]) -> "ComparedBatch":
+        """Compare the lines of a batch with stored patients.
 
-        A line has no ids if its patient is only that of an earlier line. `patients` are the lines, each with its
-        number, `line`, and the compared fields, in the order of their numbers. A line may also have `not_duplicates`,
-        the ids of stored patients who are known to be others.
+        `patients` are the lines, each with its number, `line`, and the compared fields. A line may also have
+        `not_duplicates`, the ids of stored patients who are known to be others.
         """
-        today, lines = datetime.now(UTC).date(), dict[int, list[str]]()
-
-        def is_duplicate(one: Person, other: Person) -> bool:
-            return can_be_pair(one, other) and compare(one, other, today).grade in STRONG_GRADES
-
-        earlier: dict[Hashable, list[Person]] = defaultdict(list)
+        batch = ComparedBatch()
         candidates = await find_candidates(self._connection, patients, self._similar_words)
         for patient, stored in zip(patients, candidates, strict=True):
-            person = Person.from_fields(patient)
-            ids = [
-                one["unique_id"]
-                for one in stored
-                if one["unique_id"] not in patient.get("not_duplicates", ())
-                and is_duplicate(person, Person.from_fields(one))
-            ]
-            others = {other for key in _keys(person) for other in earlier[key]}
-            if ids or any(is_duplicate(person, other) for other in others):
-                lines[patient["line"]] = ids
-                continue
+            others = [one for one in stored if one["unique_id"] not in patient.get("not_duplicates", ())]
+            batch.add(patient["line"], Person.from_fields(patient), others)
+        return batch
+
+
+class ComparedBatch:
+    """The new patients in the lines of a batch, and the stored patients that they probably are."""
+
+    def __init__(self) -> None:
+        self._today = datetime.now(UTC).date()
+        self._persons: dict[int, Person] = {}
+        self._stored_ids: dict[int, list[str]] = {}
+        self._accepted: dict[Hashable, list[Person]] = defaultdict(list)
+
+    def add(self, line: int, person: Person, candidates: Sequence[Mapping[str, Any]]) -> None:
+        """Add a line, and compare its patient with stored ones."""
+        self._persons[line] = person
+        self._stored_ids[line] = [
+            one["unique_id"] for one in candidates if _is_duplicate(person, Person.from_fields(one), self._today)
+        ]
+
+    @property
+    def lines(self) -> Collection[int]:
+        """The numbers of the lines."""
+        return self._persons.keys()
+
+    def duplicates(self, line: int) -> list[str] | None:
+        """Return the ids of the stored patients that a line's patient probably is, or None if it is nobody else.
+
+        There are no ids if the patient is only that of an earlier line that was accepted.
+        """
+        ids, person = self._stored_ids.get(line), self._persons.get(line)
+        if ids or person is None:
+            return ids
+        others = {other for key in _keys(person) for other in self._accepted[key]}
+        return ids if any(_is_duplicate(person, other, self._today) for other in others) else None
+
+    def accept(self, line: int) -> None:
+        """Compare later lines with a line, too, because it is stored unless something unexpected happens."""
+        if (person := self._persons.get(line)) is not None:
             for key in _keys(person):
-                earlier[key].append(person)
-        return lines
+                self._accepted[key].append(person)
+
+
+def _is_duplicate(one: Person, other: Person, today: date) -> bool:
+    return can_be_pair(one, other) and compare(one, other, today).grade in STRONG_GRADES
 
 
 def _keys(person: Person) -> Iterator[Hashable]:

@@ -1,6 +1,6 @@
 """Staging of patients together with the profiles that are in the same lines."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from app.patients.service import PatientService
 from app.profiles.service import ProfileService
 from app.staging.batches import StagedBatch, ValidLine
 from app.staging.duplicates import COMPARE_NOBODY, DUPLICATE_MESSAGE, DuplicatePolicy
-from app.staging.identifiers import identifier_errors, index_identifiers
+from app.staging.identifiers import SharedIdentifiers, identifier_errors, index_identifiers
 from app.staging.name_words import (
     DEFER_NAME_WORDS,
     INSERT_STAGED_NAME_WORDS,
@@ -169,10 +169,6 @@ class PatientStaging(Staging):
             yield row_error
         async for row_error in identifier_errors(self.connection):
             yield row_error
-        if self._matcher is not None:
-            new = (await self.connection.execute(self._new_patients_statement)).records
-            for line_number in await self._matcher.duplicate_lines(new):
-                yield RowError(line_number, FieldError((), DUPLICATE_MESSAGE, "possible_duplicate"))
         if self.overwrite:  # otherwise validation has already required a name in each line
             for line_number in await self._line_numbers(self._nameless_statement):
                 yield RowError(line_number, FieldError(("patient_last_name",), NAME_MISSING_MESSAGE, "name_missing"))
@@ -184,6 +180,29 @@ class PatientStaging(Staging):
                 ("patient_profile", "unique_id"), retired_id_message(self.profiles.repository), "identifier_retired"
             )
             yield RowError(line_number, error)
+
+    async def find_conflicts(self, rejected: Collection[int]) -> list[RowError]:
+        """Return the errors of lines with an identifier of an earlier line, or with a patient who is probably another.
+
+        The other one is stored, or in an earlier line. A line that is not stored is no reason to reject a later one:
+        neither a `rejected` line nor one with an error that is returned.
+        """
+        shared = await SharedIdentifiers.load(self.connection)
+        compared = None
+        if self._matcher is not None:
+            new = (await self.connection.execute(self._new_patients_statement)).records
+            compared = await self._matcher.compare(new)
+        conflicts = []
+        for line in sorted({*shared.lines, *(compared.lines if compared else ())}):
+            errors = [*shared.errors(line)]
+            if compared is not None and compared.duplicates(line) is not None:
+                errors.append(FieldError((), DUPLICATE_MESSAGE, "possible_duplicate"))
+            if not errors and line not in rejected:
+                shared.accept(line)
+                if compared is not None:
+                    compared.accept(line)
+            conflicts += [RowError(line, error) for error in errors]
+        return conflicts
 
     async def write(self) -> dict[str, int]:
         """Write the staged profiles and then the patients, which refer to them, and collect the words of names.

@@ -4,7 +4,7 @@ The number of statements per batch does not depend on the number of records in t
 in the order of their keys. The effect is the same as if the services wrote each record for an unrestricted principal.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -139,6 +139,13 @@ class Staging:
         for name, statement in self._missing_value_statements.items():
             for line_number in await self._line_numbers(statement):
                 yield RowError(line_number, FieldError((name,), MISSING_MESSAGE, "missing"))
+
+    async def find_conflicts(self, rejected: Collection[int]) -> list[RowError]:  # noqa: ARG002  # as most resources
+        """Return the errors of staged lines because of earlier lines of the batch that are stored.
+
+        The `rejected` lines have other errors, so they are no reason to reject a later line.
+        """
+        return []
 
     async def unknown_links(self) -> list[UnknownLink]:
         """Return the links of staged lines to records that do not exist."""

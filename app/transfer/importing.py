@@ -276,6 +276,7 @@ async def _store_batch(
             await staging.leave_out(name, {link.line_number for link in wrong_links if link.name == name})
     await staging.classify()
     errors = [*[fault async for fault in staging.find_errors()], *errors]
+    errors += await staging.find_conflicts({fault.line_number for fault in errors})
     rejected = {fault.line_number for fault in errors}
     if rejected:
         await staging.discard(rejected)

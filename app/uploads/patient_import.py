@@ -225,9 +225,13 @@ class PatientImport:
                     "not_duplicates": line.record.get("not_duplicates") or (),
                 }
             )
-        duplicates = await self._matcher.duplicate_lines(patients)
-        for ids in duplicates.values():
-            self._writer.compared_ids.update({*ids} - self._created_ids)
+        compared, duplicates = await self._matcher.compare(patients), dict[int, list[str]]()
+        for number in compared.lines:
+            if (ids := compared.duplicates(number)) is None:
+                compared.accept(number)
+            else:
+                duplicates[number] = ids
+                self._writer.compared_ids.update({*ids} - self._created_ids)
         return duplicates
 
 

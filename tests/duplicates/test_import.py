@@ -37,6 +37,22 @@ async def test_refuse_rejects_lines_of_registered_people(
     assert [row["unique_id"] for row in ids] == ["thandi", "three", "two"]
 
 
+async def test_a_line_that_is_not_stored_refuses_no_later_one(database_url: str, tmp_path: Path) -> None:
+    """A person and an identifier of which earlier lines are rejected are stored with the next line, but not twice."""
+    wrong = {"hospital_ids": ["unknown"]}
+    passport = {"patient_identifiers": [{"type": "passport", "value": "T1"}]}
+    errors = tmp_path / "errors.csv"
+    lines = ndjson([{**THANDI, **wrong, **passport}, THANDI, {**AGAIN, **passport}, {**TWIN, **passport}, NAMESAKE])
+    arguments = ("import", "-", "--duplicates", "refuse", "--on-error", "skip", "--errors", errors)
+    run = await run_cli_on(database_url, *arguments, stdin=lines)
+    assert "3 created" in run.stdout, run.stdout + run.stderr
+    with errors.open(newline="", encoding="utf-8") as file:
+        assert [(row["line"], row["type"]) for row in csv.DictReader(file)] == [
+            ("1", "unknown_hospital"),
+            ("3", "possible_duplicate"),
+        ]
+
+
 @pytest.mark.parametrize("stored", [0, 1], ids=["into empty tables", "into filled tables"])
 async def test_report_queues_pairs_and_ignore_leaves_them_to_a_scan(
     client: httpx.AsyncClient, database_url: str, connection: asyncpg.Connection, stored: int

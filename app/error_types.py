@@ -87,6 +87,7 @@ FileErrorType = Literal[
     "json",
     "moment_in_future",
     "moment_order",
+    "name_separator",
     "not_found",
     "other_person",
     "spreadsheet_error",

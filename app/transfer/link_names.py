@@ -1,5 +1,6 @@
 """Hospitals and doctors by name, for files that have no ids of them."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,6 +35,10 @@ LINKED_RESOURCES: Mapping[str, _LinkedResource] = {
     "doctor_ids": _LinkedResource(DoctorService, DoctorCreate, ("doctor_first_name", "doctor_last_name")),
 }
 """The resources whose records can be linked by name, by the field that contains the ids."""
+_SEPARATOR_PATTERN = re.compile(r"[;\r\n]")
+"""Matches what is in no name, and therefore stands between several names."""
+_POSSIBLE_SEPARATOR_PATTERN = re.compile(r"[,/&+]|\b(?:and|en)\b", re.IGNORECASE)
+"""Matches what may stand between several names or be a part of one, such as `Mountain Clinic, Paarl`."""
 
 
 class LinkNames:
@@ -49,6 +54,8 @@ class LinkNames:
         self._own_ids: dict[str, set[str]] = {field: set() for field in LINKED_RESOURCES}
         self._new_bodies: dict[str, tuple[str, CreateBody]] = {}
         """The field and the body of each new record that no valid line has linked to yet, by id."""
+        self._doubtful_ids: set[str] = set()
+        """The ids of those new records whose names may be several names."""
 
     async def load(self, connection: Connection) -> None:
         """Read the names of all hospitals and doctors."""
@@ -65,21 +72,25 @@ class LinkNames:
         """Return a line with ids instead of names, or with errors for names that belong to no record or to several."""
         if line.record is None or not any(line.record.get(field) for field in LINKED_RESOURCES):
             return line
-        record, errors = dict(line.record), list(line.errors)
+        record, errors, remarks = dict(line.record), list(line.errors), list(line.remarks)
         for field in LINKED_RESOURCES:
             if names := record.get(field):
                 found = [self._find(field, name) for name in names]
-                record[field] = [unique_id for unique_id in found if isinstance(unique_id, str)]
+                record[field] = ids = [unique_id for unique_id in found if isinstance(unique_id, str)]
                 errors += [one for one in found if isinstance(one, FieldError)]
-        return line._replace(record=record, errors=errors)
+                if self._doubtful_ids.intersection(ids):
+                    message = f"Is taken for the name of one new {_noun(field)}: put a | between several names"
+                    remarks.append(FieldError((field,), message, "name_separator"))
+        return line._replace(record=record, errors=errors, remarks=remarks)
 
     def _find(self, field: str, name: str) -> str | FieldError:
-        noun = field.removesuffix("_ids")
+        noun = _noun(field)
         ids = self._ids[field].setdefault(header_key(name), set())
         if name.strip() in self._own_ids[field]:  # although other names or ids may differ from it in punctuation only
             return name.strip()
-        if not ids and (";" in name or self._are_names(field, name.split(","))):
-            return FieldError((field,), "Must have a | between two names, such as North|South", "id_separator")
+        if not ids and self._has_several_names(field, name):
+            message = f"Must have a | between two names, such as North|South; a {noun} with this name is imported first"
+            return FieldError((field,), message, "id_separator")
         if len(ids) > 1:
             return FieldError((field,), f"Several {noun}s have this name: use the id instead", "ambiguous_name")
         if not ids:
@@ -92,17 +103,27 @@ class LinkNames:
             unique_id = new_identifier(resource.service_class.repository_class.prefix)
             body = resource.create_schema.model_validate({"unique_id": unique_id, resource.name_columns[0]: text})
             self._new_bodies[unique_id] = field, body
+            if _POSSIBLE_SEPARATOR_PATTERN.search(name):
+                self._doubtful_ids.add(unique_id)
             ids.add(unique_id)
         return next(iter(ids))
 
-    def _are_names(self, field: str, texts: Sequence[str]) -> bool:
-        """Return whether several texts are all names of records."""
-        return len(texts) > 1 and all(self._ids[field].get(header_key(text)) for text in texts)
+    def _has_several_names(self, field: str, text: str) -> bool:
+        """Return whether a text seems to have several names, one of which belongs to a record."""
+        keys = [header_key(part) for part in _POSSIBLE_SEPARATOR_PATTERN.split(text)]
+        return _SEPARATOR_PATTERN.search(text) is not None or (
+            len(keys) > 1 and any(key and self._ids[field].get(key) for key in keys)
+        )
 
     def take_bodies(self, values: Mapping[str, Any]) -> list[tuple[str, CreateBody]]:
         """Return the new records that the valid values of a line link to. Each is returned only once."""
         linked = [unique_id for field in LINKED_RESOURCES for unique_id in values.get(field, ())]
+        self._doubtful_ids.difference_update(linked)
         return [self._new_bodies.pop(unique_id) for unique_id in linked if unique_id in self._new_bodies]
+
+
+def _noun(field: str) -> str:
+    return field.removesuffix("_ids")
 
 
 class NewLinks:

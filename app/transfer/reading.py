@@ -3,6 +3,8 @@
 A file is read line by line, so that memory use does not grow with its size. It may be a pipe.
 """
 
+import codecs
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,6 +17,10 @@ from app.table_files.lines import GZIP_MAGIC, ZIP_MAGIC, LineReader, read_indepe
 from app.table_files.tables import CsvTable, Table
 from app.table_files.workbooks import WorkbookTable
 from app.transfer.layout import Layout
+
+_FHIR_PATTERN = re.compile(rb'\s*[\[{].{0,65536}?(?<!\\)"resourceType"\s*:\s*"(?P<type>[A-Za-z]{1,64})"', re.DOTALL)
+"""Matches the beginning of JSON with FHIR resources, up to the type of the first one. The API's records have no such
+key, and quotation marks in their values have backslashes."""
 
 
 class ParsedLine(NamedTuple):
@@ -121,6 +127,11 @@ class RecordFile:
         first_line = next((line for line in lines if self._reader.has_content(line.strip())), b"")
         if first_line.startswith(GZIP_MAGIC):
             raise UnreadableFileError("The file is compressed twice. Decompress it once.")
+        if (fhir := _FHIR_PATTERN.match(self._reader.first_bytes.removeprefix(codecs.BOM_UTF8))) is not None:
+            raise UnreadableFileError(
+                f"The file is FHIR, with the resource {fhir['type'].decode()}. Send it to POST /fhir, as Bundles of at "
+                "most 100 Patients each (docs/fhir.md), or write the API's fields, one record per line."
+            )
         if first_line.lstrip().startswith(b"["):
             raise UnreadableFileError(
                 "The file is one JSON array. Write one record per line instead: request the list with `Accept: "

@@ -5,14 +5,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from app.counts import counted
+from app.patient_identifiers.checkers import InvalidIdentifierError, check_value, normalize
 from app.registers.header_rows import is_header_row
 from app.registers.hints import MAX_HEADER_CHARACTERS, Hints
 from app.registers.known_names import KnownNames
 from app.registers.options import NAME_FIELDS, TableOptions
 from app.registers.synonyms import header_key
+from app.registers.values import UNKNOWN_WORDS, is_word
 from app.suggestions import suggestion
 from app.table_files.errors import UnreadableFileError
 
+ID_FIELD, IDENTITY_NUMBER_FIELD = "unique_id", "patient_identifiers.za_id"
+IDENTITY_NUMBER_HINT = (
+    f'its values are identity numbers: map it to "{IDENTITY_NUMBER_FIELD}", or to "{ID_FIELD}" if URLs may contain them'
+)
+IDENTITY_NUMBER_CHECKER = "za.idnr"
+IDENTITY_NUMBER_LENGTH = 13
 WHERE_LISTED = "the first line of a CSV export lists the fields"
 MAX_NAMED_COLUMNS = 100
 """Maximum number of unknown columns that an error names. Few registers have as many columns."""
@@ -43,6 +51,8 @@ class UnknownColumn(NamedTuple):
     header: str
     owner: Column | None = None
     """The column that already contains the field that the header names."""
+    has_identity_numbers: bool = False
+    """Whether the header names ids, but the values are identity numbers, which a person must decide on."""
 
 
 class RecognizedColumns(NamedTuple):
@@ -65,7 +75,7 @@ class RecognizedColumns(NamedTuple):
         """Return what an unknown column probably contains, or "" if there is no guess."""
         if column.owner is not None:
             return f"{column.owner.fields[0]} is in column {column.owner.column_index + 1} already"
-        return self.hints.hint(column.header)
+        return IDENTITY_NUMBER_HINT if column.has_identity_numbers else self.hints.hint(column.header)
 
 
 def recognize(
@@ -76,8 +86,9 @@ def recognize(
 ) -> RecognizedColumns:
     """Return what the columns with these headers contain.
 
-    If several columns have names of the same field, the first of them contains it, and the others are unknown.
-    `rows_below` returns some rows below the header, which may show that it is one.
+    If several columns have names of the same field, the first of them contains it, and the others are unknown. So is a
+    column of ids that are identity numbers, unless it has exactly the API's name. `rows_below` returns some rows below
+    the header.
 
     Raises:
         UnreadableFileError: the options name a column that the file does not have, or a field that the API does not
@@ -93,13 +104,24 @@ def recognize(
     has_header = is_header_row(names, [one is not None for one in understood], hints.hint, rows_below)
     said = _said_fields(names, known.fields, options, is_header=has_header)
     found = [said.get(index, one) for index, one in enumerate(understood)]
+    numbers = {
+        index
+        for index, one in enumerate(found)
+        if one == (ID_FIELD,)
+        and not (index in said or names[index] == ID_FIELD)
+        and IDENTITY_NUMBER_FIELD in known.fields
+        and _are_identity_numbers([row[index] for row in rows_below() if index < len(row)])
+    }
+    found = [None if index in numbers else one for index, one in enumerate(found)]
     columns = [
         Column(index, name, one) for index, (name, one) in enumerate(zip(names, found, strict=True)) if one is not None
     ]
     columns.sort(key=lambda column: (column.column_index not in said, not column.is_literal))
     owners: dict[str, Column] = {}
     unknown = [
-        UnknownColumn(index, name) for index, (name, one) in enumerate(zip(names, found, strict=True)) if one is None
+        UnknownColumn(index, name, has_identity_numbers=index in numbers)
+        for index, (name, one) in enumerate(zip(names, found, strict=True))
+        if one is None
     ]
     for column in list(columns):
         rival = next((owners[field] for field in column.fields if field in owners), None)
@@ -114,6 +136,17 @@ def recognize(
         columns.remove(column)
         unknown.append(UnknownColumn(column.column_index, column.header, rival))
     return RecognizedColumns(sorted(columns), sorted(unknown), bool(said) or has_header, hints)
+
+
+def _are_identity_numbers(texts: Sequence[str]) -> bool:
+    """Return whether the values among the texts of some cells are identity numbers with right check digits."""
+    values = [text for text in texts if text.strip() and not is_word(text, UNKNOWN_WORDS)]
+    if not values or not all(len(normalize(value)) == IDENTITY_NUMBER_LENGTH for value in values):
+        return False  # the checker is loaded for few files
+    try:
+        return all(check_value(IDENTITY_NUMBER_CHECKER, normalize(value)) for value in values)
+    except InvalidIdentifierError:
+        return False
 
 
 def unknown_columns_error(

@@ -10,11 +10,12 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from app.http.strict_json import MAX_BODY_SIZE_BYTES
+from app.table_files.encodings import USUAL_ENCODINGS, encoding_hint
 from app.table_files.errors import UnreadableFileError
 
 MAX_LINE_BYTES = MAX_BODY_SIZE_BYTES
@@ -55,8 +56,6 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 """The encodings by their byte order marks."""
-_SUGGESTED_ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1255", "cp1256", "cp850", "cp437", "mac_roman"]
-"""Encodings that spreadsheets and databases of registers write, for the suggestion. The most frequent come first."""
 
 
 def expansion_error(remedy: str = "decompress it first") -> UnreadableFileError:
@@ -265,26 +264,9 @@ class LineReader:
     def encoding_hint(self, raw: bytes) -> str:
         """Return a sentence about the encoding that the file may have, judging by text that is not in UTF-8."""
         # only old programs for the Mac end lines with CR
-        usual = ["mac_roman", *_SUGGESTED_ENCODINGS] if self._ends_with_cr else _SUGGESTED_ENCODINGS
-        return _encoding_hint(self._sample + raw, usual)
+        usual = ["mac_roman", *USUAL_ENCODINGS] if self._ends_with_cr else USUAL_ENCODINGS
+        return encoding_hint(self._sample + raw, usual)
 
     def error(self, problem: str) -> UnreadableFileError:
         """Return the error that the line that was read last has a problem."""
         return UnreadableFileError(f"Line {self.line_number} {problem}.")
-
-
-def _encoding_hint(raw: bytes, usual_encodings: Sequence[str]) -> str:
-    """Return a sentence about the encoding of text that is not in UTF-8.
-
-    If several encodings are equally likely, the first of `usual_encodings` is suggested.
-    """
-    import charset_normalizer  # noqa: PLC0415  # the service, and most imports, do without it
-
-    matches = charset_normalizer.from_bytes(raw, cp_isolation=_SUGGESTED_ENCODINGS)
-    best = matches.best()
-    equals = [one for one in matches if best and (one.chaos, one.coherence) == (best.chaos, best.coherence)]
-    names = {name for one in equals for name in one.could_be_from_charset}
-    likely = [name for name in usual_encodings if name in names]
-    if not likely:
-        return "Save the file as UTF-8; in Excel, choose “CSV UTF-8”"
-    return f"It may be in {likely[0]}: specify --encoding {likely[0]}, or save the file as UTF-8"

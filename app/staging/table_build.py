@@ -76,6 +76,11 @@ _SELECT_IS_REPLACEABLE = _catalog_query(
             )
         )
         AND NOT EXISTS (
+            -- those of all tables or of a schema do not depend on the tables, and would miss the rows of the copies
+            SELECT FROM pg_publication_tables
+            WHERE schemaname = CAST(:schema AS text) AND tablename = ANY(CAST(:tables AS text[]))
+        )
+        AND NOT EXISTS (
             SELECT FROM pg_constraint
             WHERE confrelid IN (SELECT oid FROM table_) AND conrelid NOT IN (SELECT oid FROM table_)
         )

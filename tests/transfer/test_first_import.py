@@ -174,16 +174,24 @@ async def test_an_import_that_is_killed_before_the_end_leaves_the_tables(
     assert await dump_tables(connection) == rows_before
 
 
+@pytest.mark.parametrize(
+    ("statement", "table"),
+    [
+        ("CREATE VIEW names AS SELECT patient_last_name FROM patients", "names"),
+        ("CREATE PUBLICATION of_mine FOR TABLES IN SCHEMA public", "patients"),
+    ],
+    ids=["view", "publication"],
+)
 async def test_altered_tables_keep_their_indexes(
-    database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection
+    statement: str, table: str, database_url: str, client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
     """Tables that others refer to are not replaced, and the import says so."""
-    await connection.execute("CREATE VIEW names AS SELECT patient_last_name FROM patients")
+    await connection.execute(statement)
     table_id = await connection.fetchval(SELECT_TABLE_ID)
     run = await run_import(database_url, "-", stdin=ndjson(patient_bodies(3)))
     assert run.stdout.splitlines()[1].startswith("-: the indexes could not be built after the rows")
     assert await connection.fetchval(SELECT_TABLE_ID) == table_id
-    assert await connection.fetchval("SELECT count(*) FROM names") == 3
+    assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 3  # noqa: S608
     assert len(await list_patients(client)) == 3
 
 

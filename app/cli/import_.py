@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             for resource, path in files:
                 await import_run.import_file(connection, resource, path, tables, options)
             error_report.close()  # before the commit, so that nothing is stored if the errors cannot be written
-            if arguments.dry_run or (import_run.rejected and arguments.on_error == "stop"):
+            if not options.stores(import_run.rejected):
                 raise _RollbackError
             notice.stored_state = _StoredState.UNKNOWN
 
@@ -123,6 +123,8 @@ def import_options(arguments: argparse.Namespace) -> ImportOptions:
         link_names=arguments.hospitals_by_name or arguments.create_hospitals,
         create_links=arguments.create_hospitals,
         duplicates=DuplicatePolicy(arguments.duplicates),
+        dry_run=arguments.dry_run,
+        skip_rejected=arguments.on_error == "skip",
     )
 
 

@@ -123,23 +123,27 @@ class PatientStaging(Staging):
             if self.build is not None and self.profiles.table in self.build:
                 self.profiles.build = self.build
 
-    async def finish(self) -> None:
+    async def finish(self, *, stores: bool) -> None:
         """Add the collected words of names to the search vocabulary, and drop all temporary tables.
 
-        This must be the last step of the transaction (see `DEFER_NAME_WORDS`).
+        This must be the last step of the transaction (see `DEFER_NAME_WORDS`). If it stores nothing, words are left
+        out and copies are not put in the place of the tables, because both would block others.
         """
+        if self.build is not None and not stores:
+            await self.build.discard()
+            self.build = self.profiles.build = None
         if self.build is not None:
             await self.build.build_indexes([self.profiles.table, self.table, *self.link_tables])
             if self._compares_new:
                 await self.connection.execute(_COMPARE_ALL_PATIENTS)  # the copies of the tables have no triggers
             for statement in STAGE_ALL_NAME_WORDS:
                 await self.connection.execute(statement)
-        for statement in INSERT_STAGED_NAME_WORDS:
+        for statement in INSERT_STAGED_NAME_WORDS if stores else ():
             await self.connection.execute(statement)
         for table in (STAGED_WORDS_TABLE, STAGED_HOSPITAL_WORDS_TABLE):
             await self.connection.execute(DropTable(table))
-        await self.profiles.finish()
-        await super().finish()
+        await self.profiles.finish(stores=stores)
+        await super().finish(stores=stores)
         if self.build is not None:
             await self.build.build_indexes(_LAST_TABLES)
             await self.build.replace_tables()

@@ -90,8 +90,8 @@ class Staging:
         """Create the staging table, which PostgreSQL drops when the transaction ends."""
         await self.connection.execute(CreateTable(self.staging_table))
 
-    async def finish(self) -> None:
-        """Drop the staging table when a file has been imported.
+    async def finish(self, *, stores: bool) -> None:  # noqa: ARG002  # nothing else is done for most resources
+        """Drop the staging table when a file has been imported. `stores` says whether lines were written to be kept.
 
         The same transaction may then import another file of the same resource, for which it creates the table again.
         """

@@ -176,10 +176,11 @@ class TablesInUseError(ConflictError):
 
 
 class TableBuild:
-    """The copies of some tables, from `create` until `replace_tables`. Statements use the copies instead of the tables.
+    """The copies of some tables, from `create` until `replace_tables` or `discard`.
 
-    The copies have the same names, but their schema comes first in the search path. Those of records have primary keys
-    from the beginning, by which an import finds the records that it has already created.
+    Statements use the copies instead of the tables. The copies have the same names, but their schema comes first in the
+    search path. Those of records have primary keys from the beginning, by which an import finds the records that it has
+    already created.
     """
 
     def __init__(self, connection: Connection, tables: Sequence[Table], search_path: str) -> None:
@@ -273,6 +274,10 @@ class TableBuild:
         await self.build_keys(tables)
         names = {table.name for table in tables}
         await self._execute(statement for name, statement in self._indexes if name in names)
+
+    async def discard(self) -> None:
+        """Drop the copies, so that statements use the tables again."""
+        await self._execute([f"DROP SCHEMA {COPY_SCHEMA} CASCADE", f"SET LOCAL search_path TO {self._search_path}"])
 
     async def replace_tables(self) -> None:
         """Check the foreign keys, and replace the tables with the copies. This must be the last step of an import.

@@ -19,7 +19,7 @@ from app.staging.batches import ValidLine
 from app.staging.duplicates import DuplicatePolicy
 from app.staging.patients import PatientStaging
 from app.staging.records import Staging
-from app.staging.results import RowError
+from app.staging.results import RowError, RowStatus
 from app.staging.table_build import NotReplaceableError, TablesInUseError
 from app.table_files.errors import UnreadableFileError
 from app.transfer.bodies import LineValidator, left_out
@@ -68,6 +68,14 @@ class ImportOptions:
     """Whether hospitals and doctors are created whose names do not exist."""
     duplicates: DuplicatePolicy = DuplicatePolicy.REPORT
     """What happens to new patients who may be registered already."""
+    dry_run: bool = False
+    """Whether nothing is stored."""
+    skip_rejected: bool = False
+    """Whether valid lines are stored if others are rejected."""
+
+    def stores(self, rejected: int) -> bool:
+        """Return whether an import with a number of rejected lines stores the others. If not, its caller undoes it."""
+        return not self.dry_run and (not rejected or self.skip_rejected)
 
 
 @dataclass
@@ -168,8 +176,8 @@ async def import_file(
 ) -> ImportSummary:
     """Import the valid lines of a file in the transaction of `connection`, and return the counts of all lines.
 
-    If lines were rejected, the caller decides whether to roll the transaction back. While PostgreSQL writes a batch,
-    another process reads and validates the next batch.
+    The caller must roll the transaction back if nothing is to be stored (`ImportOptions.stores`). While PostgreSQL
+    writes a batch, another process reads and validates the next batch.
 
     Raises:
         UnreadableFileError: the file cannot be read to its end, or has more than `MAX_REJECTED_LINES` rejected lines.
@@ -227,7 +235,8 @@ async def import_file(
                 await store(checked_batch)
         await connection.execute(set_local(dict.fromkeys(SCAN_SETTINGS, "on")))
         async with translate_errors():
-            await staging.finish()
+            is_changed = any(summary.by_status[status] for status in (RowStatus.CREATED, RowStatus.UPDATED))
+            await staging.finish(stores=is_changed and options.stores(summary.rejected))
     except TablesInUseError:
         raise
     except (SerializationError, ConflictError) as error:

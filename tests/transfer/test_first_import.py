@@ -286,6 +286,20 @@ async def test_patients_wait_for_their_comparison_beside_others(
     assert sorted(waiting) == sorted([*(f"pat{number}" for number in range(RECORD_COUNT)), "meanwhile"])
 
 
+async def test_an_import_that_stores_nothing_does_not_replace_the_tables(
+    database_url: str, connection: asyncpg.Connection
+) -> None:
+    """A trial, and an import without valid lines, lock no table, so that a backup does not make them fail."""
+    table_id = await connection.fetchval(SELECT_TABLE_ID)
+    async with reading_transaction(database_url):
+        trial = await run_import(database_url, "-", "--dry-run", stdin=ndjson(patient_bodies(3)))
+        assert "3 would be created" in trial.stdout
+        rejected = await run_cli_on(database_url, "import", "-", "--on-error", "skip", stdin="{}\n")
+        assert "1 rejected\nStored, except" in rejected.stdout
+    assert await connection.fetchval(SELECT_TABLE_ID) == table_id
+    assert "patients_import" not in await describe_tables(connection)
+
+
 async def test_a_transaction_that_uses_the_tables_for_too_long_makes_an_import_fail(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 from app.fields.characters import normalize_characters
+from app.locality.months import MONTHS
 from app.table_files.errors import CellError
 
 DATE_ORDERS: Mapping[str, str] = {
@@ -22,27 +23,6 @@ _EXCEL_EPOCH = date(1899, 12, 30)
 _MIN_EXCEL_DAY = 2101
 """The first number that is a serial number, of 1 October 1905. Lower numbers are probably years or ages."""
 _CACHED_DATES = 50_000
-_MONTHS = {
-    name: number
-    for number, names in enumerate(
-        (
-            "jan january januarie",
-            "feb february februarie",
-            "mar march maart mrt",
-            "apr april",
-            "may mei",
-            "jun june junie",
-            "jul july julie",
-            "aug august augustus",
-            "sep sept september",
-            "oct october okt oktober",
-            "nov november",
-            "dec december des desember",
-        ),
-        start=1,
-    )
-    for name in names.split()
-}
 _ISO_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIMESTAMP_PATTERN = re.compile(
     r"(?P<date>.+?)[T ,]+(?P<time>[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)"
@@ -119,7 +99,7 @@ def _read_numbers(text: str, today: date) -> dict[str, date]:
 
 
 def _day(year: str, month: str, day: str, today: date) -> date | None:
-    month_number = int(month) if month.isdecimal() else _MONTHS.get(month.casefold(), 0)
+    month_number = int(month) if month.isdecimal() else MONTHS.get(month.casefold(), 0)
     if not day.isdecimal() or len(day) > 2 or (len(month) > 2 and month.isdecimal()) or len(year) not in (2, 4):  # noqa: PLR2004  # digits
         return None
     if not year.isdecimal():

@@ -110,7 +110,8 @@ def _number_values(term: Term, *, has_words: bool) -> Iterator[tuple[str, Any]]:
         return
     half = len(digits) // 2
     yield "digits", digits
-    yield "prefixes", list(term.prefixes)
+    if len(digits) >= MIN_ENDING_DIGITS or (digits.startswith("0") and len(digits) > 1):
+        yield "prefixes", list(term.prefixes)
     if len(digits) >= COMPLETE_NUMBER_DIGITS:
         yield "first_halves", [prefix[: max(1, len(prefix) - half)] for prefix in term.prefixes]
         yield "last_half", digits[-half:][::-1]
@@ -134,8 +135,10 @@ def _similar_numbers(digits: str) -> list[str]:
 def _email_values(term: Term) -> Iterator[tuple[str, Any]]:
     if email := term.email.casefold():
         yield "email", email
-        middle = (email.index("@") + 1) // 2
-        yield "local_part", email[: email.index("@") + 1]
+        at = email.find("@")
+        # the @ of an address that is recognized by its domain is missing, which is one error
+        middle = (at + 1 if at >= 0 else len(email)) // 2
+        yield "local_part", email[: at + 1]
         # without the letters in the middle, which may be swapped
         yield "first_email_half", email[: middle - 1]
         yield "last_email_half", email[middle + 1 :][::-1]

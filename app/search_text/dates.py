@@ -6,31 +6,22 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
-_MONTH_NAMES = (
-    *("january", "february", "march", "april", "may", "june"),
-    *("july", "august", "september", "october", "november", "december"),
-)
-_AFRIKAANS_MONTH_NAMES = (
-    *("januarie", "februarie", "maart", "april", "mei", "junie"),
-    *("julie", "augustus", "september", "oktober", "november", "desember"),
-)
-_MONTHS = {
-    spelling: number
-    for names in (_MONTH_NAMES, _AFRIKAANS_MONTH_NAMES)
-    for number, name in enumerate(names, 1)
-    for spelling in (name, name[:3])
-} | {"sept": 9}
-_MONTH = f"(?P<month_name>{'|'.join(sorted(_MONTHS, key=len, reverse=True))})"
+from app.locality.months import MONTHS
+
+_MONTH = f"(?P<month_name>{'|'.join(sorted(MONTHS, key=len, reverse=True))})"
 _BEFORE, _AFTER = r"(?<![\w+/-])(?<!\d[.])", r"(?![\w+/@-])(?![.]\d)"
-_SEPARATOR = r"(?P<separator>[-/.]|[ ])"
-_ORDINAL = r"(?:st|nd|rd|th|de|ste)?"
+_SEPARATOR = r"(?P<separator>[-/.|,\\_]+|[ ])"
+_ORDINAL = r"(?:st|nd|rd|th|de|ste|er)?"
+_APOSTROPHE = "['’‘`´]"  # noqa: RUF001  # these characters are intended
+_BETWEEN = rf"[-/., ]*(?:(?:of|van|de) )?{_APOSTROPHE}?"
 _DAY_PATTERNS = tuple(
     re.compile(_BEFORE + pattern + _AFTER, re.IGNORECASE)
     for pattern in (
         rf"(?P<year>\d{{4}}){_SEPARATOR}(?P<month>\d{{1,2}})(?P=separator)(?P<day>\d{{1,2}})",
         rf"(?P<day>\d{{1,2}}){_SEPARATOR}(?P<month>\d{{1,2}})(?P=separator)(?P<year>\d{{4}})",
         r"(?P<day>\d{1,2})(?P<separator>[-/.])(?P<month>\d{1,2})(?P=separator)(?P<year>\d{2})",
-        rf"(?P<day>\d{{1,2}}){_ORDINAL}[-/., ]*(?:of |van )?{_MONTH}[-/., ]*(?P<year>\d{{4}}|\d{{2}})",
+        rf"(?P<day>\d{{1,2}}){_ORDINAL}{_BETWEEN}{_MONTH}{_BETWEEN}(?P<year>\d{{4}}|\d{{2}})",
+        r"(?P<year>\d{4}) ?年 ?(?P<month>\d{1,2}) ?月 ?(?P<day>\d{1,2}) ?[日号]?",
         rf"{_MONTH}[-/., ]*(?P<day>\d{{1,2}}){_ORDINAL}[-/, ]+(?P<year>\d{{4}})",
         rf"(?P<year>\d{{4}})[-/., ]*{_MONTH}[-/., ]*(?P<day>\d{{1,2}}){_ORDINAL}",
     )
@@ -44,11 +35,19 @@ _MONTH_PATTERNS = tuple(
         r"(?P<year>\d{4})[-/.](?P<month>\d{1,2})",
     )
 )
+_SHORT_YEAR_PATTERN = re.compile(rf"(?<!\w){_APOSTROPHE}(?P<year>\d{{2}})(?![\w/.'-])")
+"""A year as it is abbreviated: `'90`."""
+_TIME_PATTERN = re.compile(
+    r"(?<=\d)T\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?(?!\w)"
+    r"|(?<![\w:.-])\d{1,2}:\d\d(?::\d\d)?(?: ?[ap]m)?(?![\w:.-])|(?<![\w:.-])\d{1,2} ?[ap]m(?!\w)",
+    re.IGNORECASE,
+)
+"""Times of day, which say nothing about a patient."""
 _AGE_PATTERN = re.compile(
     rf"{_BEFORE}(?:(?:(?:aged?|ouderdom):? *)?(?:"
-    r"(?:(?P<years>\d{1,3})[ -]?(?:years?|yrs?|y/?o|y|jarige|jaar|jr)"
+    r"(?:(?P<years>\d{1,3})[ -]?(?:years?|yrs?|y/?o|y|jarige|jaar|jr|jahre?|anos?|ans|[岁歲歳])"
     r"|(?P<months>\d{1,2})[ -]?(?:months?|mths?|maande?)"
-    r"|(?P<weeks>\d{1,2})[ -]?(?:weeks?|wks?|weke))(?:[ -]old| oud)?"
+    r"|(?P<weeks>\d{1,2})[ -]?(?:weeks?|wks?|weke))(?:[ -]old| oud| alt)?"
     r"|(?:(?P<twelfths>\d{1,2})/12|(?P<week_parts>\d{1,2})/52)(?:[ -]old| oud)(?! +\w))"
     rf"|(?:aged?|ouderdom):? *(?P<age>\d{{1,3}})){_AFTER}",
     re.IGNORECASE,
@@ -93,12 +92,12 @@ def today() -> date:
 
 
 def extract_birth_dates(text: str) -> tuple[list[BirthDate], str]:
-    """Return the dates, months and ages in a text, and the text without them."""
+    """Return the dates, months, years and ages in a text, and the text without them and without times of day."""
     found: list[BirthDate] = []
 
     def take_day(match: re.Match[str]) -> str:
         groups = match.groupdict()
-        month = _MONTHS[groups["month_name"].lower()] if groups.get("month_name") else int(groups["month"])
+        month = MONTHS[groups["month_name"].lower()] if groups.get("month_name") else int(groups["month"])
         year, day = full_year(groups["year"]), int(groups["day"])
         days = possible_days(year, month, day)
         if not days and groups.get("separator") == " ":
@@ -108,7 +107,7 @@ def extract_birth_dates(text: str) -> tuple[list[BirthDate], str]:
 
     def take_month(match: re.Match[str]) -> str:
         groups = match.groupdict()
-        month = _MONTHS[groups["month_name"].lower()] if groups.get("month_name") else int(groups["month"])
+        month = MONTHS[groups["month_name"].lower()] if groups.get("month_name") else int(groups["month"])
         year = int(groups["year"])
         if not (1 <= month <= 12 and is_birth_year(year)):  # noqa: PLR2004  # months of a year
             return match.group()
@@ -129,10 +128,13 @@ def extract_birth_dates(text: str) -> tuple[list[BirthDate], str]:
         found.append(BirthDate(period=Period(first, last)))
         return " "
 
+    text = _TIME_PATTERN.sub(" ", text)
     for pattern in _DAY_PATTERNS:
         text = pattern.sub(take_day, text)
     for pattern in _MONTH_PATTERNS:
         text = pattern.sub(take_month, text)
+    found += [BirthDate(period=year_period(full_year(year))) for year in _SHORT_YEAR_PATTERN.findall(text)]
+    text = _SHORT_YEAR_PATTERN.sub(" ", text)
     return found, _AGE_PATTERN.sub(take_age, text)
 
 

@@ -36,9 +36,14 @@ MIN_ID_PART_CHARACTERS = 6
 MIN_LONE_ENDING_DIGITS, MIN_ENDING_DIGITS = 6, 4
 """Minimum number of digits in the ending of a mobile number, alone and beside a name."""
 
-_EMAIL_PATTERN = re.compile(r"""[^\s<>()"',;:]+@[^\s<>()"',;]*""")
+_DOMAIN = r"[\w-]{3,}(?:\.[\w-]+)*\.(?:com|org|net|(?:co|ac|com|gov|net|org)\.[a-z]{2})(?![\w@])"
+"""A domain that is recognized by itself."""
+_EMAIL_PATTERN = re.compile(rf"""[^\s<>()"',;:]+@[^\s<>()"',;]*|(?<![\w.+@/-])(?:[\w+-]+\.)*{_DOMAIN}""", re.IGNORECASE)
+"""An e-mail address, or one without its `@`."""
 _SPACED_EMAIL_PATTERN = re.compile(
-    r"(?<=[\w.+-])(?:\s+@\s*|\s*@\s+| at )(?=[\w-]+(?:(?:\.| dot )[\w-]+)*(?:\.| dot )(?:[a-z]{2}|com|org|net)(?!\w))",
+    r"(?<=[\w.+-])(?:\s+@\s*|\s*@\s+| at |\s*\(at\)\s*|\s*\[at\]\s*)"
+    r"(?=[\w-]+(?:(?:\.| dot )[\w-]+)*(?:\.| dot )(?:[a-z]{2}|com|org|net)(?!\w))"
+    rf"|(?<=[\w+-])\s+(?={_DOMAIN})",
     re.IGNORECASE,
 )
 """The `@` of an e-mail address that is typed with blanks or as it is spoken: `thandi at example dot org`."""
@@ -46,6 +51,12 @@ _DOTTED_EMAIL_PATTERN = re.compile(r"[\w.+-]+(?: dot [\w+-]+)*@[\w.-]+(?: dot [\
 _ID_NUMBER_PATTERN = re.compile(r"(?<![\w-])(\d{6})[ -](\d{4})[ -](\d{2})[ -]?(\d)(?![\w-])")
 """A South African identity number in its usual groups, which might otherwise be read as a date."""
 _NUMBER_PATTERN = re.compile(r"(?<![\w@-])[+(]{0,2}\d(?:[\d ().+/-]*\d)?(?!-?[\w@])")
+_JOINED_PATTERN = re.compile(
+    r"([^\W\d_]{4,})(\d{4})|([^\W\d_]{3,})(\d{8,13})|(\d{8,13})([^\W\d_]{3,})|(\d{4}|\d{8,13})"
+)
+"""A name and a year, or a name and a date or a mobile number, without a blank between them, or the number alone."""
+_JOINED_DATE_PATTERN = re.compile(r"(?<=[^\W\d_]{3})(?=\d{1,4}/\d{1,2}/\d{2,4}(?!\w))")
+"""The place between a name and a date that are joined: `Mabena17/05/1990`. No id has a slash."""
 _SPELLED_PATTERN = re.compile(r"(?<![\w-])[^\W\d_](?:(?:-[^\W\d_]){3,}|(?: [^\W\d_]){4,})(?![\w-])")
 """A name that is spelled letter by letter: `M-A-B-E-N-A`. Up to four letters with blanks between them are initials."""
 _APOSTROPHE_PATTERN = re.compile("['’‘`ʼ´]")  # noqa: RUF001  # these characters are intended
@@ -125,15 +136,17 @@ def parse_search(text: str, locality: Locality) -> ParsedQuery | None:
     rest = _VAN_DER_PATTERN.sub("van der ", _LABEL_PATTERN.sub(" ", rest))
     rest = _BABY_OF_PATTERN.sub(" babyof ", rest)
     rest = _SPELLED_PATTERN.sub(lambda match: re.sub("[- ]", "", match.group()), rest)
-    births, rest = extract_birth_dates(_ID_NUMBER_PATTERN.sub(r"\1\2\3\4", rest))
-    words, titles, numbers = [], [], []
+    rest = _JOINED_DATE_PATTERN.sub(" ", _ID_NUMBER_PATTERN.sub(r"\1\2\3\4", rest))
+    births, rest = extract_birth_dates(rest)
+    words: list[Term] = []
+    titles, numbers = [], []
     for token in _tokens(rest):
         if isinstance(token, list):
             numbers += token
         elif token.lower().strip(".") in _TITLE_SPELLINGS:
             titles.append(token.strip("."))
         else:
-            words += _word_terms(token)
+            words += _word_terms(token, locality.phone_region)
     terms = [
         *words,
         *(term for birth in births for term in _birth_terms(birth, locality)),
@@ -141,7 +154,7 @@ def parse_search(text: str, locality: Locality) -> ParsedQuery | None:
         *(Term(email=email.rstrip("."), identifiers=_identifiers(email.rstrip("."))) for email in emails),
     ]
     if not terms:
-        terms, titles = [term for title in titles for term in _word_terms(title)], []
+        terms, titles = [term for title in titles for term in _word_terms(title, locality.phone_region)], []
     unique = list(dict.fromkeys(terms))
     initials = [term for term in unique if len(term.word) == 1 and term.word.isascii()]
     telling = [term for term in unique if term not in initials[MAX_INITIALS:]]
@@ -214,11 +227,31 @@ def _number_term(text: str, region: str) -> Term:
     )
 
 
-def _word_terms(token: str) -> list[Term]:
-    words = _split_words(token)
-    stripped = token.strip("\"'()[]{}<>,;:.!?#*/\\")
-    identifiers = _identifiers(stripped)
-    return [Term(word=word, gender=_GENDERS.get(word.lower(), ""), identifiers=identifiers) for word in words]
+def _word_terms(token: str, region: str) -> Iterator[Term]:
+    """Yield the terms of the words of a token, and of the numbers that are joined to them.
+
+    Each of them may be the id that the whole token is.
+    """
+    identifiers = _identifiers(token.strip("\"'()[]{}<>,;:.!?#*/\\"))
+    for word in _split_words(token):
+        for part in _split_joined(word):
+            if part.isdecimal() and part != token:
+                yield _number_term(part, region)._replace(identifiers=identifiers)
+            else:
+                yield Term(word=part, gender=_GENDERS.get(part.lower(), ""), identifiers=identifiers)
+
+
+def _split_joined(word: str) -> list[str]:
+    """Return the name and the number that are joined in a word, or the word itself."""
+    joined = _JOINED_PATTERN.fullmatch(word)
+    parts = [part for part in joined.groups() if part] if joined else []
+    is_telling = any(part.isdecimal() and _is_telling(part) for part in parts)
+    return parts if is_telling else [word]
+
+
+def _is_telling(digits: str) -> bool:
+    """Return whether digits beside letters are more than a part of an id: a year, or a date or a mobile number."""
+    return len(digits) > 4 or is_birth_year(int(digits))  # noqa: PLR2004  # digits of a year
 
 
 def _identifiers(text: str) -> tuple[str, ...]:

@@ -113,7 +113,18 @@ DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
         *("dlamini 072 000 1111 083 765 4321", "tel: 083\u00a0765\u20134321", "0837654321/0720001111"),
         *("dlamini 9005175009087", "900517 5009 08 7", "ID: 900517-5009-08-7 dlamini", "dlamini 9005185009087"),
         *("dlamini DOB19900517", "dlamini dob17/05/1990", "tel0837654321", "dlamini cell+27 83 765 4321"),
+        # in other languages, with other punctuation, copied with a time of day, and the year alone
+        *("dlamini 17. Mai 1990", "Dlamini, 17 de maio de 1990", "dlamini 17 mai 1990", "dlamini 17 Meyi 1990"),
+        *("dlamini 1990年5月17日", "dlamini 17,05,1990", "dlamini|17|05|1990", "dlamini 17\\05\\1990"),
+        *("dlamini 1990-05-17T00:00:00Z", "dlamini 17/05/1990 00:00 10am", "dlamini 17 Mei '90", "dlamini '90"),
+        *(f"dlamini {THIS_YEAR - 1991} anos", f"dlamini {THIS_YEAR - 1991} Jahre alt", f"dlamini {THIS_YEAR - 1991}岁"),
+        # joined to a name
+        *("Dlamini17051990", "Dlamini1990", "19900517Dlamini", "Dlamini17/05/1990", "Sipho_Dlamini_1990"),
+        *("Dlamini0837654321", "sipho+27837654321"),
         *("sipho.dlamini @ example.org", "sipho dot dlamini at example dot org", "dlamini sipho.dlamini@ example.org"),
+        # without the @
+        *("sipho.dlaminiexample.org", "sipho.dlamini example.org", "sipho.dlamini(at)example.org"),
+        *("sipho.dlamini2example.org",),
         *("sipho.dlamini@", "SIPHO.DLAMINI@gmail.com", "siphp.dlamini@example.org", "<sipho.dlamini@example.rog>"),
     ),
     "child": ("parent@example.org", "lwazi parent@example.org", "Lwazi Grace Sithole", "Khumalo Grace Sithole"),
@@ -172,6 +183,27 @@ async def test_descriptions_of_a_front_desk_find_the_patient(client: httpx.Async
             if found[:1] != [expected.strip()] or len(found) > 2 * FEW_MATCHES:
                 misses.append((text, expected, found[:5]))
     assert misses == []
+
+
+@pytest.mark.parametrize("text", ["Lerato Molefe 2", "Lerato Molefe (27)", "twin 2 Lerato Molefe"])
+async def test_a_short_number_is_no_mobile_number(
+    create_patients: CreatePatients, client: httpx.AsyncClient, text: str
+) -> None:
+    """A number of a twin, a bed or a copy says nothing about mobile numbers that begin with it, such as +27."""
+    await create_patients(
+        {"unique_id": "meant", "patient_first_name": "Lerato", "patient_last_name": "Molefe"},
+        *(
+            {
+                "unique_id": f"other{number}",
+                "patient_first_name": "Lerata",
+                "patient_last_name": "Molefi",
+                "patient_mobile_number": f"+27 82 111 000{number}",
+            }
+            for number in range(3)
+        ),
+    )
+    found = (await client.post(SEARCH, json={"search": text})).json()
+    assert [record["unique_id"] for record in found[:1]] == ["meant"]
 
 
 @pytest.mark.usefixtures("people")

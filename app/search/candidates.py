@@ -54,7 +54,9 @@ from app.search.scoring import (
     address_words,
     context_agreements,
     known_agreements,
+    near_places,
     own_agreements,
+    place_agreements,
     profile_words,
     term_points,
     unnested,
@@ -320,33 +322,40 @@ def best_candidates_statement(list_shape: ListShape) -> Select[Any]:
         conditions = [*list_shape.without_index_use([_has_similar_word_or_value()]), *list_shape.conditions]
     conditions.append(unique_id != all_(bindparam("shown", type_=ARRAY(ID_TEXT))))
     scored = _scored(conditions)
-    promising = _best(scored.c.unique_id, scored.c.beside_terms + scored.c.total, MAX_PROMISING_CANDIDATES)
+    best = _best(scored.c.unique_id, scored.c.beside_terms + scored.c.total, MAX_PROMISING_CANDIDATES)
+    is_promising = or_(  # PostgreSQL hashes the ids of a subquery, unlike those of an array in a parameter
+        scored.c.unique_id.in_(best),
+        scored.c.unique_id.in_(select(func.unnest(bindparam("kept", type_=ARRAY(ID_TEXT))))),
+    )
+    promising = select(*scored.c).where(is_promising).cte("promising").prefix_with("MATERIALIZED")
     context = Context(
         [("address", address_words()), ("name in the profile", profile_words())],
         [HOSPITALS, DOCTORS],
         list_shape.restricted,
     )
-    of_terms = term_points([known_agreements(scored), *context_agreements(context)])
-    score = scored.c.beside_terms + of_terms.c.total
-    is_promising = or_(  # PostgreSQL hashes the ids of a subquery, unlike those of an array in a parameter
-        scored.c.unique_id.in_(promising),
-        scored.c.unique_id.in_(select(func.unnest(bindparam("kept", type_=ARRAY(ID_TEXT))))),
-    )
-    patients = scored.join(unique_id.table, unique_id == scored.c.unique_id).join(of_terms, true())
-    best = _best(scored.c.unique_id, score, FEW_MATCHES).add_columns(score, of_terms.c.points)
-    return best.select_from(patients).where(is_promising)
+    places = place_agreements(near_places(promising), promising)
+    of_terms = term_points([known_agreements(promising), *context_agreements(context), places])
+    score = promising.c.beside_terms + of_terms.c.total
+    patients = promising.join(unique_id.table, unique_id == promising.c.unique_id).join(of_terms, true())
+    return _best(promising.c.unique_id, score, FEW_MATCHES).add_columns(score, of_terms.c.points).select_from(patients)
 
 
 def _scored(conditions: Sequence[ColumnElement[bool]]) -> CTE:
     """Return the relation of the candidates that meet the conditions, with their points for names and details.
 
-    Its columns are `unique_id`, those of `term_points`, and the points `beside_terms`. The points of the context are
-    added to these later, because comparing a patient's names and details takes half of the time of a score.
+    Its columns are `unique_id`, those of `term_points`, the points `beside_terms`, `town` and `province`. The points of
+    the context are added to these later, because comparing a patient's names and details takes half of the time of a
+    score.
     """
     of_terms = term_points(own_agreements())
     beside_terms = (title_points() + _first_name_points() - length_difference()).label("beside_terms")
     candidates = PATIENT_COLUMNS.unique_id.table.join(of_terms, true())
-    rows = select(PATIENT_COLUMNS.unique_id, *of_terms.c, beside_terms).select_from(candidates).where(*conditions)
+    place = [
+        func.coalesce(PATIENT_COLUMNS[f"patient_{name}_folded"], literal_column("''")).label(name)
+        for name in ("town", "province")
+    ]
+    rows = select(PATIENT_COLUMNS.unique_id, *of_terms.c, beside_terms, *place).select_from(candidates)
+    rows = rows.where(*conditions)
     return rows.cte("scored").prefix_with("MATERIALIZED")
 
 

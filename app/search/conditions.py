@@ -12,6 +12,7 @@ from sqlalchemy import (
     and_,
     any_,
     bindparam,
+    case,
     column,
     exists,
     func,
@@ -194,12 +195,20 @@ def _email_alternatives(values: Values) -> Iterator[Alternative]:
 
 def is_similar_email(values: Values) -> ColumnElement[bool]:
     """Return the condition that a patient's e-mail address differs by at most two letters."""
-    stored, typed = (
-        func.left(email, literal_column(str(_MAX_LEVENSHTEIN_LENGTH)))
-        for email in (PATIENT_COLUMNS.patient_email_address_folded, values("email"))
-    )
-    distance: ColumnElement[int] = func.extensions.levenshtein_less_equal(stored, typed, literal_column("2"))
-    return distance <= literal_column("2")
+    return is_within_edits(PATIENT_COLUMNS.patient_email_address_folded, values("email"), literal_column("2"))
+
+
+def is_within_edits(
+    stored: ColumnElement[Any], typed: ColumnElement[Any], edits: ColumnElement[Any]
+) -> ColumnElement[bool]:
+    """Return the condition that two texts differ by at most this number of letters.
+
+    The lengths are compared first, because `levenshtein()` takes much longer.
+    """
+    texts = [func.left(each, literal_column(str(_MAX_LEVENSHTEIN_LENGTH))) for each in (stored, typed)]
+    distance: ColumnElement[int] = func.extensions.levenshtein_less_equal(*texts, edits)
+    has_similar_length = func.abs(func.char_length(stored) - func.char_length(typed)) <= edits
+    return case((has_similar_length, distance <= edits), else_=literal_column("false"))
 
 
 def linked_profiles(values: Values) -> ColumnElement[Any]:

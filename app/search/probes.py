@@ -29,14 +29,13 @@ from app.patient_identifiers.finding import has_value
 from app.search.conditions import PATIENT_COLUMNS, PLACE_COLUMNS
 from app.search.terms import Probe
 from app.search_text.parser import MIN_ID_PART_CHARACTERS, Term
+from app.search_text.phrases import may_be_misspelled, phrases_of
 from app.statements.hospital_scope import few_ids, is_in_few_ids
 
 Execute = Callable[[Statement, Mapping[str, Any]], Awaitable[Result]]
 """Executes a statement for the principal of a list."""
 MAX_IDS_PER_TERM = 100
 """Maximum number of ids that begin or end with a term."""
-MAX_PLACE_WORDS = 4
-"""Maximum number of words in the name of a town or region that is recognized."""
 
 
 async def probe(
@@ -47,7 +46,7 @@ async def probe(
     `scope` is the hospital scope of the principal, or None if it is unrestricted. A patient with one of the `spans` as
     an identifier is found by each of the terms that the span consists of, as by its id.
     """
-    phrases, words = list(_phrases(terms)), [(index, term.word) for index, term in enumerate(terms) if term.word]
+    phrases, words = list(phrases_of(terms)), [(index, term.word) for index, term in enumerate(terms) if term.word]
     identifiers = [(index, spelling) for index, term in enumerate(terms) for spelling in term.identifiers]
     parameters: dict[str, Any] = {}
     numbered = [*enumerate(spans)]
@@ -62,18 +61,14 @@ async def probe(
                     found["id", part].append(value)
         elif kind != "hospital" or scope is None or value in scope:
             found[kind, index].append(value)
-    kinds = ("place", "hospital", "id")
-    return [Probe(*(tuple(found[kind, index]) for kind in kinds)) for index in range(len(terms))]
-
-
-def _phrases(terms: Sequence[Term]) -> Iterator[tuple[int, str]]:
-    """Yield the index of each term with its number, or with each sequence of adjacent words that contains its word."""
-    words = [term.word for term in terms]
-    for start in range(len(words)):
-        for end in range(start + 1, min(start + MAX_PLACE_WORDS, len(words)) + 1):
-            if all(words[start:end]):
-                yield from ((index, " ".join(words[start:end])) for index in range(start, end))
-    yield from ((index, term.digits) for index, term in enumerate(terms) if term.digits)
+    unknown: dict[int, list[str]] = defaultdict(list)
+    for index, phrase in phrases:
+        if not found["place", index] and may_be_misspelled(phrase):
+            unknown[index].append(phrase)
+    return [
+        Probe(found["place", index], found["hospital", index], found["id", index], unknown[index])
+        for index in range(len(terms))
+    ]
 
 
 @compiled_by_shape

@@ -25,6 +25,7 @@ from sqlalchemy import (
     collate,
     func,
     literal_column,
+    or_,
     select,
     union_all,
 )
@@ -40,6 +41,7 @@ from app.search.conditions import (
     PATIENT_COLUMNS,
     PLACE_COLUMNS,
     alternatives,
+    is_within_edits,
     matches_words,
     terms_relation,
 )
@@ -60,6 +62,8 @@ _MATCH_WEIGHTS = {
     MatchKind.SUBSTRING: WEIGHTS["middle of a word"],
 }
 """The points for each match kind."""
+MIN_TWO_EDITS_LETTERS = 8
+"""Minimum number of letters in a place that is recognized with two errors. Swapped letters count as two."""
 _BLANK: ColumnElement[str] = literal_column("' '")
 
 
@@ -112,6 +116,20 @@ def score_parameters(terms: Sequence[SearchTerm], factors: Sequence[int]) -> dic
         for name in ("word", "digits")
         if name in term.values
     ]
+    places = [
+        (index, place, 0, 10 * factor * WEIGHTS["address"])
+        for index, (term, factor) in numbered
+        for place in term.values.get("places", ())
+    ] + [
+        (
+            index,
+            phrase,
+            2 if len(phrase) >= MIN_TWO_EDITS_LETTERS else 1,
+            10 * factor * WEIGHTS["misspelled or abbreviated place"],
+        )
+        for index, (term, factor) in numbered
+        for phrase in term.phrases
+    ]
     keys = [(index, key, 10 * factor) for index, (term, factor) in numbered for key in term.identifiers]
     details = [
         {"index": index, "factor": factor, **found}
@@ -123,6 +141,7 @@ def score_parameters(terms: Sequence[SearchTerm], factors: Sequence[int]) -> dic
         **_columns("pattern", ("indexes", "queries", "points"), patterns),
         **_columns("typed", ("indexes", "words", "queries", "factors"), typed),
         **_columns("key", ("indexes", "ids", "factors"), keys),
+        **_columns("place", ("indexes", "texts", "edits", "points"), places),
         "terms": details,
     }
 
@@ -150,6 +169,15 @@ _SIMILAR_WORDS = func.unnest(func.string_to_array(_OF_KIND.c.texts, _BLANK), typ
 _SIMILAR = select(_OF_KIND.c.indexes, _SIMILAR_WORDS, _OF_KIND.c.points).cte("similar").prefix_with("MATERIALIZED")
 _PATTERNS = unnested("pattern", indexes=Integer(), queries=TSQUERY(), points=Integer())
 _TYPED = unnested("typed", indexes=Integer(), words=Text(), queries=TSQUERY(), factors=Integer())
+_PLACES_AS_TYPED = unnested("place", indexes=Integer(), texts=Text(), edits=Integer(), points=Integer())
+_PLACES = (
+    select(
+        *(column for column in _PLACES_AS_TYPED.c if column.name != "texts"),
+        func.fold(_PLACES_AS_TYPED.c.texts).label("place"),
+    )
+    .cte("places")
+    .prefix_with("MATERIALIZED")
+)
 _KEYS = unnested("key", indexes=Integer(), ids=ID_TEXT, factors=Integer())
 
 
@@ -235,6 +263,24 @@ def _context_words(context: Sequence[tuple[str, ColumnElement[str]]]) -> Select[
     points = cast(source.c.weight, Integer) * _TYPED.c.factors
     joined = source.join(own, literal_column("true")).join(_TYPED, _TYPED.c.words == own.c.word)
     return select(_TYPED.c.indexes, points).select_from(joined)
+
+
+def near_places(patients: FromClause) -> CTE:
+    """Return the relation of the places of patients that are typed, also with an error or abbreviated.
+
+    Its columns are the `indexes` and the `points` of the terms, and the `town` and the `province`. Each place is
+    compared only once, however many patients live there.
+    """
+    each = select(patients.c.town, patients.c.province).distinct().subquery("place")
+    is_alike = or_(is_within_edits(each.c.town, _PLACES.c.place, _PLACES.c.edits), each.c.province == _PLACES.c.place)
+    found = select(_PLACES.c.indexes, _PLACES.c.points, *each.c).select_from(_PLACES.join(each, is_alike))
+    return found.cte("near_places").prefix_with("MATERIALIZED")
+
+
+def place_agreements(near: FromClause, patients: FromClause) -> Select[Any]:
+    """Return the statement that selects how the place of a patient agrees: index of the term, and points."""
+    is_there = and_(near.c.town == patients.c.town, near.c.province == patients.c.province)
+    return select(near.c.indexes, near.c.points).where(is_there).correlate_except(near)
 
 
 @cache

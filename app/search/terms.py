@@ -21,6 +21,8 @@ class Probe(NamedTuple):
     """Ids of the hospitals that have the word in their names, or as their ids."""
     ids: Sequence[str] = ()
     """Ids of the visible patients that have the term as their id, or as its beginning or ending."""
+    phrases: Sequence[str] = ()
+    """The word, and adjacent words with it, none of which is a known place. One may be a place with an error."""
 
 
 class SearchTerm(NamedTuple):
@@ -37,6 +39,8 @@ class SearchTerm(NamedTuple):
     """The factor for the points, in percent, as long as it is not known how many patients have the word."""
     identifiers: Sequence[str] = ()
     """Ids of hospitals or doctors that the term may be."""
+    phrases: Sequence[str] = ()
+    """What may be a place with an error."""
 
     @classmethod
     def from_parsed(cls, term: Term, expanded: ExpandedWord | None, probe: Probe, *, has_words: bool) -> Self:
@@ -57,7 +61,8 @@ class SearchTerm(NamedTuple):
         }
         present = {name: value for name, value in values.items() if value}
         factor = INITIAL_PERCENT if expanded is not None and expanded.is_initial else 100
-        return cls(term.word, is_short, expanded, present, factor, () if is_short else term.identifiers)
+        identifiers = () if is_short else term.identifiers
+        return cls(term.word, is_short, expanded, present, factor, identifiers, probe.phrases)
 
     @property
     def is_name(self) -> bool:

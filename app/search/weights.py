@@ -25,6 +25,7 @@ WEIGHTS: Final = {
     "doctor": 55,
     "same gender": 40,
     "one error in two or three letters": 50,
+    "misspelled or abbreviated place": 50,
     "two errors": 45,
     "middle of a word": 40,
     "born up to a year before or after this period": 30,

@@ -26,6 +26,7 @@ PEOPLE: Mapping[str, Mapping[str, Any]] = {
         "patient_gender": "Female",
         "patient_town": "Paarl",
         "patient_region": "Cape Winelands",
+        "patient_province": "Western Cape",
         "patient_physical_address": "12 Church Street",
         "patient_postal_code": "7646",
         "hospital_ids": ["hos123"],
@@ -89,6 +90,8 @@ DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
     "wilhelmina": (
         *("Wilhelmina Paarl", "botha paarl", "Botha Cape Winelands", "botha church street", "Botha 12 Church"),
         *("botha 7646", "Botha General Hospital", "botha hos123", "botha dr adams", "Botha F", "botha female"),
+        # a town with an error, and what is abbreviated
+        *("botha Paarrl", "botha Parrl", "botha Weestern Cape", "botha WC"),
         *("Wilhelmina Botha Smith", "Wilhelmina M Botha", "name: Wilhelmina surname: Botha", "Wilhelmina Qwertz Paarl"),
     ),
     "sipho": (

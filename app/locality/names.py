@@ -12,10 +12,18 @@ from app.locality.particles import PARTICLES
 from app.locality.short_forms import short_forms
 from app.locality.titles import TITLES
 
-_UNDECOMPOSABLE_LETTERS = str.maketrans(
-    {"ł": "l", "ø": "o", "æ": "ae", "œ": "oe", "ß": "ss", "đ": "d", "ð": "d", "þ": "th"}
+UNDECOMPOSABLE_LETTERS = dict(
+    # the second half are letters of African languages
+    zip("łøđðıħŧɓɖɗɛƒƙŋɲʋƴ", "loddihtbddefknnvy", strict=True),
+    æ="ae",
+    œ="oe",
+    ß="ss",
+    þ="th",
 )
-_APOSTROPHE_PATTERN = re.compile("['’‘`ʼ´]")  # noqa: RUF001  # these characters are intended
+"""Letters of names that are no other letters with accents, and what stands for each, as the database function `fold`
+has it."""
+_UNDECOMPOSABLE_LETTERS = str.maketrans(UNDECOMPOSABLE_LETTERS)
+_APOSTROPHE_PATTERN = re.compile("['’‘`ʼʻ´]")  # noqa: RUF001  # these characters are intended
 _SEPARATOR_PATTERN = re.compile(r"[\W_]+")
 
 PLACEHOLDER_WORDS = frozenset(

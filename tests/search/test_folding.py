@@ -2,6 +2,8 @@
 
 import asyncpg
 
+from app.locality.names import UNDECOMPOSABLE_LETTERS, fold_text, words_of
+
 
 async def test_ascii_is_folded_like_any_other_text(connection: asyncpg.Connection) -> None:
     """The shortcut of `fold` for ASCII gives the same result as the function for all texts."""
@@ -14,6 +16,19 @@ async def test_ascii_is_folded_like_any_other_text(connection: asyncpg.Connectio
     )
     assert differing == []
     assert await connection.fetchrow("SELECT fold(NULL), fold('Zoë'), fold('ZOE')") == (None, "zoe", "zoe")
+
+
+async def test_matching_folds_letters_of_names_as_searches_do(connection: asyncpg.Connection) -> None:
+    """Letters that do not decompose are the same in comparisons of patients and in the vocabulary."""
+    letters = [*UNDECOMPOSABLE_LETTERS]
+    folded = await connection.fetch("SELECT fold(letter) FROM unnest($1::text[]) AS letter", letters)
+    assert [*map(fold_text, letters)] == [letter for (letter,) in folded]
+    assert [words_of(name) for name in ("YILDIZ", "Yıldız", "Ɗanƙwairo", "Kaʻōhao")] == [
+        ["yildiz"],
+        ["yildiz"],
+        ["dankwairo"],
+        ["kaohao"],
+    ]
 
 
 async def test_plain_names_are_split_like_any_other_names(connection: asyncpg.Connection) -> None:

@@ -43,8 +43,10 @@ DESCRIPTIONS: Mapping[str, Describe] = {
     "nine or more words": details.with_many_words,
     "name and town": details.plain("{name} {town}", "town"),
     "town and last name": details.plain("{town} {last}", "town"),
+    "last name and a misspelled town": details.with_misspelled_town,
     "name and region": details.plain("{name} {region}", "region"),
     "name and province": details.plain("{name} {province}", "province"),
+    "name and abbreviated province": details.plain("{name} {abbreviated}", "province"),
     "name and street": details.plain("{name} {street}", "street"),
     "name and address": details.plain("{name}, {address}, {town}", "street", "town"),
     "name and postal code": details.plain("{name} {code}", "postal code"),
@@ -52,6 +54,7 @@ DESCRIPTIONS: Mapping[str, Describe] = {
     "name and hospital id": details.plain("{name} {hospital_id}", "hospital"),
     "name and doctor": details.plain("{name} dr {doctor}", "doctor"),
     "name and gender letter": details.plain("{name} {gender}", "gender"),
+    "name and the number of a twin": details.plain("{name} twin 2"),
     "name and gender": details.plain("{name} {gender_word}", "gender"),
     "name label": details.plain("name: {first} surname: {last}"),
     "17/05/1990": details.with_date("{names} %d/%m/%Y"),
@@ -60,6 +63,12 @@ DESCRIPTIONS: Mapping[str, Describe] = {
     "1990-05-17": details.with_date("{names} %Y-%m-%d"),
     "17 May 1990": details.with_date("{names} %-d {month} %Y"),
     "17 Mei 1990": details.with_date("{names} %-d {maand} %Y"),
+    "17. Mai 1990": details.with_date("{names} %-d. {monat} %Y"),
+    "17 de maio de 1990": details.with_date("{names} %-d de {mes} de %Y"),
+    "1990-05-17T00:00:00Z": details.with_date("{names} %Y-%m-%dT00:00:00Z"),
+    "name joined to 17051990": details.with_date("{names}%d%m%Y"),
+    "name joined to a year": details.with_date("{names}%Y", names="name", kind="year of birth"),
+    "name and '90": details.with_date("{names} '%y", names="name", kind="year of birth"),
     "May 17, 1990": details.with_date("{names} {month} %-d, %Y"),
     "17 05 1990": details.with_date("{names} %d %m %Y"),
     "17051990": details.with_date("{names} %d%m%Y"),
@@ -85,6 +94,7 @@ DESCRIPTIONS: Mapping[str, Describe] = {
     "mobile with dashes and no-break spaces": details.with_mobile(
         "0{d[0]}{d[1]}\u2013{d[2]}{d[3]}{d[4]}\u00a0{d[5]}{d[6]}{d[7]}{d[8]}", with_name=False
     ),
+    "last name joined to mobile": details.with_mobile("{last}0{d}"),
     "name and last four digits": details.with_mobile("{name} {d[5]}{d[6]}{d[7]}{d[8]}", fact_kind="last four"),
     "last six digits": details.with_mobile(
         "{d[3]}{d[4]}{d[5]}{d[6]}{d[7]}{d[8]}", fact_kind="last six", with_name=False
@@ -105,6 +115,8 @@ DESCRIPTIONS: Mapping[str, Describe] = {
         lambda email, _: email.partition("@")[0] + "@gmail.com", "local part"
     ),
     "e-mail address with blanks": details.with_email(lambda email, _: email.replace("@", " @ ")),
+    "e-mail address without @": details.with_email(lambda email, _: email.replace("@", "")),
+    "e-mail address with a blank for @": details.with_email(lambda email, _: email.replace("@", " ")),
     "e-mail address as it is spoken": details.with_email(
         lambda email, _: email.replace("@", " at ").replace(".", " dot ")
     ),

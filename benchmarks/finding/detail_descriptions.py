@@ -18,6 +18,26 @@ AFRIKAANS_MONTHS = [
     *("Julie", "Augustus", "September", "Oktober", "November", "Desember"),
 ]
 
+GERMAN_MONTHS = [
+    *("Januar", "Februar", "März", "April", "Mai", "Juni"),
+    *("Juli", "August", "September", "Oktober", "November", "Dezember"),
+]
+PORTUGUESE_MONTHS = [
+    *("janeiro", "fevereiro", "março", "abril", "maio", "junho"),
+    *("julho", "agosto", "setembro", "outubro", "novembro", "dezembro"),
+]
+PROVINCE_ABBREVIATIONS = {
+    "Eastern Cape": "EC",
+    "Free State": "FS",
+    "Gauteng": "GP",
+    "KwaZulu-Natal": "KZN",
+    "Limpopo": "LP",
+    "Mpumalanga": "MP",
+    "North West": "NW",
+    "Northern Cape": "NC",
+    "Western Cape": "WC",
+}
+
 
 def plain(template: str, *kinds: str) -> Describe:
     """Return descriptions of the form of `template`, with the names, and the patient's fields of the facts' kinds."""
@@ -31,6 +51,7 @@ def plain(template: str, *kinds: str) -> Describe:
             "town": subject.patient.patient_town,
             "region": subject.patient.patient_region,
             "province": subject.patient.patient_province,
+            "abbreviated": PROVINCE_ABBREVIATIONS.get(subject.patient.patient_province or ""),
             "street": (subject.patient.patient_physical_address or "").partition(" ")[2] or None,
             "address": subject.patient.patient_physical_address,
             "code": subject.patient.patient_postal_code,
@@ -80,7 +101,8 @@ def with_date(template: str, *, names: str = "last", kind: str = "date of birth"
             return None
         if "month first" in kind and born.day <= 12:  # noqa: PLR2004  # the day is first if it can be a month
             return None
-        values = {"month": MONTHS[born.month - 1], "maand": AFRIKAANS_MONTHS[born.month - 1], "age": age}
+        languages = {"month": MONTHS, "maand": AFRIKAANS_MONTHS, "monat": GERMAN_MONTHS, "mes": PORTUGUESE_MONTHS}
+        values = {"age": age, **{name: months[born.month - 1] for name, months in languages.items()}}
         text = born.strftime(template.format(**values, names=getattr(subject, names)))
         value = {"date of birth": 10, "month of birth": 7, "year of birth": 4}
         fact_kind = kind.partition(",")[0]
@@ -147,6 +169,13 @@ def with_initial(subject: Subject) -> Description | None:
         Fact("date of birth", born.isoformat()),
     ]
     return Description(f"{subject.first[0]} {subject.last} {born:%Y-%m-%d}", facts)
+
+
+def with_misspelled_town(subject: Subject) -> Description | None:
+    """Return the last name with a town that has an error."""
+    town = subject.patient.patient_town
+    text = subject.misspell(town) if town else None
+    return Description(f"{subject.last} {text}", [*name_facts(subject.last), Fact("town", str(town))]) if text else None
 
 
 def with_many_words(subject: Subject) -> Description | None:

@@ -309,3 +309,17 @@ async def test_hidden_patients_change_no_search_for_any_detail(
         response = await scoped_clients.free.post(PATIENTS, json={**body, **details})
         assert response.status_code == 201, response.text
     assert await responses() == before
+
+
+async def test_a_misspelled_town_shows_only_patients_of_own_hospitals(scoped_clients: ScopedClients) -> None:
+    """A misspelled town is compared with those of visible patients, so that it reveals no others, nor their towns."""
+    for name, hospital, town in (("near", "hosA", "Paarl"), ("far", "hosB", "Paarl"), ("only", "hosB", "Knysna")):
+        body = {**patient_body(name, hospital), "patient_last_name": "Mabena", "patient_town": town}
+        assert (await scoped_clients.free.post(PATIENTS, json=body)).status_code == 201
+    agreements = []
+    for text in ("mabena parrl", "mabena knsyna", "mabena qwrtzu"):
+        response = await scoped_clients.a.post(SEARCH, json={"search": text})
+        assert [record["unique_id"] for record in response.json()] == ["pat-near"], text
+        agreements.append((response.headers["Search-Agreement"], response.headers["Search-Set-Aside"]))
+    assert agreements[0][1] == "0"
+    assert agreements[1] == agreements[2]

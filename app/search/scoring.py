@@ -62,7 +62,7 @@ _MATCH_WEIGHTS = {
     MatchKind.SUBSTRING: WEIGHTS["middle of a word"],
 }
 """The points for each match kind."""
-MIN_TWO_EDITS_LETTERS = 8
+MIN_TWO_EDITS_LETTERS = 10
 """Minimum number of letters in a place that is recognized with two errors. Swapped letters count as two."""
 _BLANK: ColumnElement[str] = literal_column("' '")
 

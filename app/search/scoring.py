@@ -63,7 +63,7 @@ _MATCH_WEIGHTS = {
 }
 """The points for each match kind."""
 MIN_TWO_EDITS_LETTERS = 10
-"""Minimum number of letters in a place that is recognized with two errors. Swapped letters count as two."""
+"""Minimum number of letters in a place that is recognized with two errors."""
 _BLANK: ColumnElement[str] = literal_column("' '")
 
 
@@ -272,7 +272,16 @@ def near_places(patients: FromClause) -> CTE:
     compared only once, however many patients live there.
     """
     each = select(patients.c.town, patients.c.province).distinct().subquery("place")
-    is_alike = or_(is_within_edits(each.c.town, _PLACES.c.place, _PLACES.c.edits), each.c.province == _PLACES.c.place)
+    town, place, edits = each.c.town, _PLACES.c.place, _PLACES.c.edits
+    none: ColumnElement[str] = literal_column("''")
+    has_same_letters = and_(
+        edits > literal_column("0"),
+        func.char_length(town) == func.char_length(place),
+        func.translate(town, place, none) == none,
+        func.translate(place, town, none) == none,
+    )
+    has_swapped_letters = and_(has_same_letters, is_within_edits(town, place, literal_column("2")))
+    is_alike = or_(is_within_edits(town, place, edits), has_swapped_letters, each.c.province == place)
     found = select(_PLACES.c.indexes, _PLACES.c.points, *each.c).select_from(_PLACES.join(each, is_alike))
     return found.cte("near_places").prefix_with("MATERIALIZED")
 

@@ -91,7 +91,7 @@ DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
         *("Wilhelmina Paarl", "botha paarl", "Botha Cape Winelands", "botha church street", "Botha 12 Church"),
         *("botha 7646", "Botha General Hospital", "botha hos123", "botha dr adams", "Botha F", "botha female"),
         # a town with an error, and what is abbreviated
-        *("botha Paarrl", "botha Parrl", "botha Weestern Cape", "botha WC"),
+        *("botha Paarrl", "botha Parrl", "botha Paral", "botha Weestern Cape", "botha WC"),
         *("Wilhelmina Botha Smith", "Wilhelmina M Botha", "name: Wilhelmina surname: Botha", "Wilhelmina Qwertz Paarl"),
     ),
     "sipho": (

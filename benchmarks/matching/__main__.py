@@ -1,6 +1,6 @@
 """Measure how well and how fast people who are registered twice are found: `python -m benchmarks.matching quality`.
 
-The other commands are `scan`, `creations`, `febrl` and `families` (see benchmarks/README.md).
+The other commands are `scan`, `creations`, `febrl`, `families` and `lookalikes` (see benchmarks/README.md).
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import command
 from benchmarks.database import DATA_DIRECTORY
-from benchmarks.matching import families, febrl, registers
+from benchmarks.matching import families, febrl, lookalikes, registers
 
 COMMANDS = {
     "quality": registers.run_quality,
@@ -18,6 +18,7 @@ COMMANDS = {
     "creations": registers.run_creations,
     "febrl": febrl.run,
     "families": families.run,
+    "lookalikes": lookalikes.run,
 }
 
 
@@ -45,6 +46,10 @@ def _parse_arguments() -> argparse.Namespace:
     registers_of_families = commands.add_parser("families", help="whom a scan of families takes for one person")
     registers_of_families.add_argument("--households", type=int, metavar="N", default=2200, help="in each (2,200)")
     registers_of_families.add_argument("--seeds", type=int, nargs="+", metavar="N", default=[2, 3], help="(2 and 3)")
+    alike = commands.add_parser("lookalikes", help="whom a scan of people who look alike takes for one person")
+    alike.add_argument("--groups", type=int, metavar="N", default=3000, help="of persons in each register (3,000)")
+    alike.add_argument("--seeds", type=int, nargs="+", metavar="N", default=[1, 2, 3], help="(1, 2 and 3)")
+    alike.add_argument("--identifiers", action="store_true", help="more than half of the persons have one")
     return parser.parse_args()
 
 

@@ -9,6 +9,10 @@ class Level(StrEnum):
     SAME = "same"
     SAME_FREQUENT = "same and frequent"
     """The same name, which many people have."""
+    SPELLING = "other spelling"
+    """The same name in another spelling, with other particles, or with letters that are swapped or doubled: differences
+    that two names do not have.
+    """
     SHORT_FORM = "short form"
     """A name and its short form, such as William and Bill."""
     OTHER_FORM = "other form"

@@ -67,11 +67,11 @@ def _compare_long_names(one: tuple[str, ...], other: tuple[str, ...]) -> Level:
     if SPELLINGS.get(one[0], one[0]) == SPELLINGS.get(other[0], other[0]):
         one, other = (tuple(SPELLINGS.get(word, word) for word in words) for words in (one, other))
         if one == other:
-            return Level.NEAR
+            return Level.SPELLING
     if not (NAME_PARTICLES.isdisjoint(one) and NAME_PARTICLES.isdisjoint(other)):
         cores = [tuple(word for word in words if word not in NAME_PARTICLES) or words for words in (one, other)]
         if cores[0] == cores[1]:
-            return Level.NEAR
+            return Level.SPELLING
         if cores[0] != one and cores[1] != other:  # unrelated people share the particle
             one, other = cores
     return _compare_words(one, other) or _compare_spellings(*sorted(("".join(one), "".join(other)), key=len))
@@ -121,11 +121,18 @@ def _compare_words(one: tuple[str, ...], other: tuple[str, ...]) -> Level | None
 def _compare_spellings(short: str, long: str) -> Level:
     edits, likeness = OSA.distance(short, long), JaroWinkler.similarity(short, long)
     is_short = len(short) <= SHORT_NAME_LENGTH
+    if edits == 1 and not is_short and (sorted(short) == sorted(long) or _undouble(short) == _undouble(long)):
+        return Level.SPELLING
     if likeness >= MIN_NEAR_LIKENESS or (edits == 1 and not is_short):
         return Level.NEAR
     max_edits = 1 if len(short) <= SHORT_NAME_LENGTH + 1 else 2
     is_similar = edits <= max_edits or likeness >= MIN_SIMILAR_LIKENESS
     return Level.SIMILAR if is_similar or long.startswith(short) else Level.DIFFERENT
+
+
+def _undouble(word: str) -> str:
+    """Return a word with one letter in place of two same ones."""
+    return "".join(letter for letter, before in zip(word, f" {word}", strict=False) if letter != before)
 
 
 @lru_cache(_CACHE_SIZE)
@@ -141,7 +148,7 @@ def compare_dates(one: date, other: date) -> Level:
         return Level.YEAR_ONLY
     if one.year == other.year and (one.month, one.day) == (other.day, other.month):
         return Level.SWAPPED
-    if OSA.distance(date_digits(one), date_digits(other)) == 1:
+    if OSA.distance(date_digits(one), date_digits(other)) == 1 and not all(is_january_1):
         return Level.NEAR
     return Level.SAME_MONTH if different_parts == 1 else Level.DIFFERENT
 
@@ -159,6 +166,16 @@ def compare_numbers(one: str, other: str) -> Level:
     if one == other:
         return Level.SAME
     return Level.NEAR if OSA.distance(one, other) == 1 else Level.DIFFERENT
+
+
+def compare_emails(one: str, other: str) -> Level:
+    """Compare two e-mail addresses. Those with other numbers, such as ali1 and ali2, are those of namesakes."""
+    level = compare_numbers(one, other)
+    return Level.DIFFERENT if level is Level.NEAR and _digits(one) != _digits(other) else level
+
+
+def _digits(text: str) -> str:
+    return "".join(filter(str.isdecimal, text))
 
 
 @lru_cache(_CACHE_SIZE)
@@ -208,7 +225,7 @@ def _split_numbers(address: str) -> tuple[str, frozenset[str]]:
 
 
 def phone_digits(number: str) -> str:
-    digits = "".join(filter(str.isdecimal, number))[-SIGNIFICANT_PHONE_DIGITS:]
+    digits = _digits(number)[-SIGNIFICANT_PHONE_DIGITS:]
     is_placeholder = len(set(digits)) < MIN_DIFFERENT_DIGITS or digits in COUNTED_DIGITS
     return "" if is_placeholder else digits
 

@@ -6,6 +6,7 @@ The lists are fixed, so that a score reveals nothing about the names of other pa
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from app.locality.particles import PARTICLES
@@ -52,28 +53,26 @@ NAME_PARTICLES = PARTICLES | {"d", "e", "janse", "v", "vd"}
 """Words before the last word of a name that are left out, abbreviated, or shared by unrelated people."""
 
 
-def _names(file_name: str) -> frozenset[str]:
-    return frozenset((Path(__file__).parent / file_name).read_text(encoding="utf-8").split())
+def _lines(file_name: str) -> list[list[str]]:
+    """Return the words of the lines of a list, without comments."""
+    lines = (Path(__file__).parent / file_name).read_text(encoding="utf-8").splitlines()
+    return [line.split() for line in lines if not line.startswith("#")]
 
 
-GIVEN_NAMES = _names("given_names.txt")
+_SPELLING_GROUPS = _lines("spellings.txt")
+SPELLINGS = {word: words[0] for words in _SPELLING_GROUPS for word in words}
+"""Maps each spelling of a name that is written in several ways, such as Mahomed, to the first one, such as Mohammed."""
+GIVEN_NAMES = frozenset(chain.from_iterable(_lines("given_names.txt")))
 """First names that are different names and not misspellings of each other, however similar they are, such as Jaden and
 Jayden.
 """
-FREQUENT_NAMES = _names("frequent_names.txt")
-"""Names that more than one in five hundred people have in some population. Two records that agree on such a name are
-weaker evidence.
+_LISTED_FREQUENT_NAMES = frozenset(chain.from_iterable(_lines("frequent_names.txt")))
+FREQUENT_NAMES = _LISTED_FREQUENT_NAMES.union(
+    NAME_PARTICLES, *(words for words in _SPELLING_GROUPS if not _LISTED_FREQUENT_NAMES.isdisjoint(words))
+)
+"""Names that more than one in five hundred people have in some population, in all spellings, and the particles of
+names. Two records that agree on such a name are weaker evidence.
 """
-
-
-def _spellings() -> dict[str, str]:
-    lines = (Path(__file__).parent / "spellings.txt").read_text(encoding="utf-8").splitlines()
-    groups = [line.split() for line in lines if not line.startswith("#")]
-    return {word: words[0] for words in groups for word in words}
-
-
-SPELLINGS = _spellings()
-"""Maps each spelling of a name that is written in several ways, such as Mahomed, to the first one, such as Mohammed."""
 SHORT_FORMS = short_forms()
 """Maps each name to its short forms, and each short form to the names that it may stand for."""
 

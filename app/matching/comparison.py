@@ -8,6 +8,7 @@ from app.likeness.levels import Level
 from app.likeness.values import (
     compare_addresses,
     compare_dates,
+    compare_emails,
     compare_exactly,
     compare_names,
     compare_numbers,
@@ -121,6 +122,8 @@ def compare(one: Person, other: Person, today: date) -> Comparison:
     may_be_renamed = may_be_family and is_consistent and grade in STRONG_GRADES and _have_same_origin(levels)
     best_grade = _best_grade(levels, one, other, may_be_family=may_be_family)
     grade = None if grade is None or best_grade is None else max(grade, best_grade, key=_RANKS.__getitem__)
+    if grade is Grade.CERTAIN and not _can_be_certain(levels, one, is_identified=is_identified):
+        grade = Grade.PROBABLE
     if levels.get("patient_identifiers") is Level.DIFFERENT:
         return Comparison(round(score, 1), grade and Grade.POSSIBLE, levels, may_be_family, False, False)
     if grade in STRONG_GRADES and not is_identified and _may_be_named_alike(levels):
@@ -141,7 +144,7 @@ _AGREEING_DATES = frozenset([Level.SAME, Level.SWAPPED, Level.NEAR])
 _AGREEING_ADDRESSES = frozenset([Level.SAME, Level.SIMILAR])
 _NEAR_ADDRESSES = frozenset([Level.STREET, Level.PART])
 _SAME_NAMES = frozenset([Level.SAME, Level.SAME_FREQUENT])
-_ALMOST_SAME_NAMES = _SAME_NAMES | {Level.NEAR}
+_ALMOST_SAME_NAMES = _SAME_NAMES | {Level.SPELLING, Level.NEAR}
 _OTHER_FIRST_NAMES = frozenset([None, Level.DIFFERENT, Level.SECOND])
 _VAGUE_FIRST_NAMES = frozenset([Level.SIMILAR, Level.INITIAL, Level.SECOND])
 _NEAR_LEVELS = frozenset([Level.SAME, Level.NEAR])
@@ -255,11 +258,11 @@ def _best_grade(levels: Mapping[str, Level], one: Person, other: Person, *, may_
     if may_be_family:
         return None if birth is Level.DIFFERENT and not has_same_identifier else Grade.POSSIBLE
     has_same_last_name = levels.get("patient_last_name", Level.DIFFERENT) is not Level.DIFFERENT
-    best_grade = Grade.PROBABLE if levels.get("patient_first_name") in _VAGUE_FIRST_NAMES else Grade.CERTAIN
     if not _have_same_contact(levels, birth):
-        return _best_grade_of_strangers(levels, best_grade)
+        best_grade = Grade.CERTAIN if birth is Level.SAME and has_same_last_name else Grade.POSSIBLE
+        return None if birth is Level.DIFFERENT else best_grade
     if birth in _AGREEING_DATES and has_same_last_name:
-        return best_grade
+        return Grade.CERTAIN
     if _may_be_namesakes(levels, one, other):
         return Grade.POSSIBLE
     if has_same_last_name or has_same_identifier or birth is Level.SAME:
@@ -270,18 +273,27 @@ def _best_grade(levels: Mapping[str, Level], one: Person, other: Person, *, may_
     return Grade.PROBABLE if has_same_home and has_same_first_name and may_have_married else Grade.POSSIBLE
 
 
-def _best_grade_of_strangers(levels: Mapping[str, Level], best_grade: Grade) -> Grade | None:
-    """Return the best grade of two patients without a contact in common.
+def _can_be_certain(levels: Mapping[str, Level], one: Person, *, is_identified: bool) -> bool:
+    """Return whether neither twins nor namesakes who were born on one day have two such records.
 
-    If all contacts that both have are different, they may be namesakes who were born on the same day.
+    Twins may have first names that differ in a letter. Strangers have names in common as often as these are frequent,
+    some of them the date of birth, too, and in a town many live in one place. A contact in common tells them apart.
     """
-    birth = levels.get("patient_date_of_birth")
-    if birth is Level.DIFFERENT:
-        return None
-    if birth is not Level.SAME or levels.get("patient_last_name", Level.DIFFERENT) is Level.DIFFERENT:
-        return Grade.POSSIBLE
-    contact = {levels.get(field) for field in _CONTACT_FIELDS} - {None}
-    return Grade.PROBABLE if contact == {Level.DIFFERENT} else best_grade
+    first_name = levels.get("patient_first_name")
+    if first_name in _VAGUE_FIRST_NAMES or (first_name is Level.NEAR and not is_identified):
+        return False
+    phone, email = levels.get("patient_mobile_number"), levels.get("patient_email_address")
+    places = {levels.get("patient_town"), levels.get("patient_postal_code")}
+    address = None if places - {None} == {Level.DIFFERENT} else levels.get("patient_physical_address")
+    if is_identified or address in _AGREEING_ADDRESSES or phone in _NEAR_LEVELS or email in _NEAR_LEVELS:
+        return True
+    rare_names = [levels.get(name) for name in _NAMES].count(Level.SAME)
+    if rare_names == len(_NAMES):
+        has_same_contact = {levels.get(field) for field in _CONTACT_FIELDS} - {None} != {Level.DIFFERENT}
+        return has_same_contact or len(one.first_name) > 1
+    if phone or email:  # they are different
+        return False
+    return (rare_names == 1 and places <= _NEAR_LEVELS) or (address is Level.PART and Level.DIFFERENT not in places)
 
 
 def _have_same_contact(levels: Mapping[str, Level], birth: Level | None) -> bool:
@@ -341,7 +353,7 @@ _COMPARISONS: tuple[tuple[str, Callable[[Any, Any], Level | None]], ...] = (
     ("patient_date_of_birth", compare_dates),
     ("patient_gender", compare_exactly),
     ("patient_mobile_number", compare_numbers),
-    ("patient_email_address", compare_numbers),
+    ("patient_email_address", compare_emails),
     ("patient_physical_address", compare_addresses),
     ("patient_town", compare_texts),
     ("patient_postal_code", compare_numbers),

@@ -27,6 +27,7 @@ WEIGHTS: dict[str, dict[Level, float]] = {
     "patient_first_name": {
         Level.SAME: 6.5,
         Level.SAME_FREQUENT: 5.0,
+        Level.SPELLING: 4.5,
         Level.NEAR: 4.5,
         Level.SHORT_FORM: 4.0,
         Level.OTHER_FORM: 4.0,
@@ -39,6 +40,7 @@ WEIGHTS: dict[str, dict[Level, float]] = {
     "patient_last_name": {
         Level.SAME: 7.5,
         Level.SAME_FREQUENT: 6.0,
+        Level.SPELLING: 6.0,
         Level.NEAR: 6.0,
         Level.SHORT_FORM: 5.0,
         Level.OTHER_FORM: 5.0,

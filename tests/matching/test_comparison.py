@@ -20,7 +20,7 @@ from tests.doc_commands import REPOSITORY_ROOT
 TODAY = date(2026, 11, 30)
 SPARSE: dict[str, Any] = {
     "patient_first_name": "Harley",
-    "patient_last_name": "McCarthy",
+    "patient_last_name": "McGrady",
     "patient_date_of_birth": date(1958, 4, 19),
     "patient_physical_address": "177 Pridham Street",
     "patient_town": "Marsden",
@@ -29,13 +29,19 @@ SPARSE: dict[str, Any] = {
 """A record of an adult without gender, phone number and e-mail address."""
 COMPLETE: dict[str, Any] = {**SPARSE, "patient_gender": "Male", "patient_mobile_number": "082 345 6789"}
 JOHN_HARLEY = {"patient_first_name": "John Harley"}
-TOM = {"patient_first_name": "Tom", "patient_email_address": "tom.mccarthy@example.org"}
+TOM = {"patient_first_name": "Tom", "patient_email_address": "tom.mcgrady@example.org"}
 OTHER_TOWN = {
     "patient_physical_address": "9 Pridham Street",
     "patient_town": "Durban",
     "patient_postal_code": None,
 }
 MOVED = {"patient_physical_address": "3 Long Road", "patient_town": "Durban", "patient_postal_code": "4001"}
+OTHER_STREET = {"patient_physical_address": "3 Long Road"}
+NO_HOME = {"patient_physical_address": None, "patient_town": None, "patient_postal_code": None}
+NEW_PHONE = {"patient_mobile_number": "071 111 2222"}
+SARAH_SMITH = {"patient_first_name": "Sarah", "patient_last_name": "Smith"}
+EMAIL = {"patient_email_address": "smith1@example.org"}
+PASSPORT = {"patient_identifiers": [{"type": "passport", "normalized": "A1234567"}]}
 
 
 def grade_of(one: dict[str, Any], **changes: Any) -> Comparison:
@@ -50,11 +56,11 @@ def grade_of(one: dict[str, Any], **changes: Any) -> Comparison:
 @pytest.mark.parametrize(
     ("one", "other", "level"),
     [
-        ("Zoë", "zoe", Level.SAME),
+        ("Solvéig", "solveig", Level.SAME),
         ("Smith", "Mr Smith", Level.SAME_FREQUENT),
         ("Smith", "Meneer Smith", Level.SAME_FREQUENT),
         ("Doctor", "Nomvula", Level.DIFFERENT),
-        ("O'Brien", "OBrien", Level.SAME),
+        ("O'Grady", "OGrady", Level.SAME),
         ("van der Merwe", "Vandermerwe", Level.SAME_FREQUENT),
         ("William", "Bill", Level.SHORT_FORM),
         ("William James", "Bill", Level.SHORT_FORM),
@@ -71,15 +77,17 @@ def grade_of(one: dict[str, Any], **changes: Any) -> Comparison:
         ("OD", "Olivia Diane", Level.INITIAL),
         ("R J", "John Robert", Level.DIFFERENT),
         ("Ed", "Olivia Diane", Level.DIFFERENT),
-        ("van der Merwe", "vd Merwe", Level.NEAR),
-        ("Mohammed", "Mahomed", Level.NEAR),
-        ("Ibrahim", "Ebrahim", Level.NEAR),
+        ("van der Merwe", "vd Merwe", Level.SPELLING),
+        ("Mohammed", "Mahomed", Level.SPELLING),
+        ("Ibrahim", "Ebrahim", Level.SPELLING),
         ("Mohammed Ali", "Mohamed", Level.PART),
-        ("Abu al Hassan", "Abu Hassan", Level.NEAR),
+        ("Abu al Hassan", "Abu Hassan", Level.SPELLING),
         ("van Zyl", "van Niekerk", Level.DIFFERENT),
         ("Janse van Rensburg", "Janse van Vuuren", Level.DIFFERENT),
         ("Mthembu", "Mtembu", Level.NEAR),
-        ("Mccarthy", "Mcacrthy", Level.NEAR),
+        ("Mcgrady", "Mcgardy", Level.SPELLING),
+        ("Thabbo", "Thabo", Level.SPELLING),
+        ("Mahomed", "Mahomed", Level.SAME_FREQUENT),
         ("Jaden", "Jayden", Level.NEAR),
         ("Anna", "Emma", Level.DIFFERENT),
         ("Maria", "Marie", Level.DIFFERENT),
@@ -124,6 +132,7 @@ def test_placeholders_are_no_names(name: str) -> None:
         ("1984-03-07", "1984-07-03", Level.SWAPPED),
         ("1984-03-17", "1984-03-11", Level.NEAR),
         ("1990-03-17", "1991-03-17", Level.NEAR),
+        ("1990-01-01", "1991-01-01", Level.SAME_MONTH),
         ("1984-03-17", "1984-03-29", Level.SAME_MONTH),
         ("1984-03-17", "1951-11-30", Level.DIFFERENT),
         ("1984-01-01", "1951-11-30", Level.DIFFERENT),
@@ -159,7 +168,9 @@ def test_levels_of_addresses(one: str, other: str, level: Level) -> None:
     ("one", "changes", "grade"),
     [
         (COMPLETE, {}, Grade.CERTAIN),
-        (COMPLETE, {"patient_first_name": "Harly", "patient_last_name": "MacCarthy"}, Grade.CERTAIN),
+        (COMPLETE, {"patient_first_name": "Harely", "patient_last_name": "MacGrady"}, Grade.CERTAIN),
+        # a typing error, or the name of a twin
+        (COMPLETE, {"patient_first_name": "Harly"}, Grade.PROBABLE),
         (COMPLETE, MOVED, Grade.CERTAIN),
         (COMPLETE, {"patient_date_of_birth": date(1958, 4, 18)}, Grade.CERTAIN),
         (COMPLETE, {"patient_last_name": "Jones"}, Grade.PROBABLE),
@@ -177,12 +188,12 @@ def test_levels_of_addresses(one: str, other: str, level: Level) -> None:
         (SPARSE, {"patient_first_name": "Jack"}, Grade.POSSIBLE),
         (SPARSE, {"patient_first_name": None}, Grade.POSSIBLE),
         # the first name of a relative is the last name of the family, by chance or as its names are swapped
-        (COMPLETE, {"patient_first_name": "McCarthy", "patient_last_name": "Jack"}, Grade.POSSIBLE),
-        (SPARSE, {"patient_first_name": "McCarthy", "patient_last_name": "Harley"}, Grade.CERTAIN),
+        (COMPLETE, {"patient_first_name": "McGrady", "patient_last_name": "Jack"}, Grade.POSSIBLE),
+        (SPARSE, {"patient_first_name": "McGrady", "patient_last_name": "Harley"}, Grade.CERTAIN),
         # the whole name in one field
-        (COMPLETE, {"patient_first_name": None, "patient_last_name": "McCarthy, Harley"}, Grade.CERTAIN),
-        (COMPLETE, {"patient_first_name": "Harley John McCarthy", "patient_last_name": None}, Grade.CERTAIN),
-        (COMPLETE, {"patient_first_name": None, "patient_last_name": "Jack McCarthy"}, Grade.POSSIBLE),
+        (COMPLETE, {"patient_first_name": None, "patient_last_name": "McGrady, Harley"}, Grade.CERTAIN),
+        (COMPLETE, {"patient_first_name": "Harley John McGrady", "patient_last_name": None}, Grade.CERTAIN),
+        (COMPLETE, {"patient_first_name": None, "patient_last_name": "Jack McGrady"}, Grade.POSSIBLE),
         # a second name, which is that of a relative where the dates of birth do not show that it is not
         (COMPLETE | JOHN_HARLEY, {"patient_first_name": "Harley"}, Grade.PROBABLE),
         (COMPLETE | JOHN_HARLEY, {"patient_first_name": "Harley", "patient_date_of_birth": None}, Grade.POSSIBLE),
@@ -222,6 +233,39 @@ def test_levels_of_addresses(one: str, other: str, level: Level) -> None:
 )
 def test_grades(one: dict[str, Any], changes: dict[str, Any], grade: Grade | None) -> None:
     """What two records of a person, namesakes and relatives have in common decides the grade."""
+    assert grade_of(one, **changes).grade is grade
+
+
+@pytest.mark.parametrize(
+    ("one", "changes", "grade"),
+    [
+        (COMPLETE | SARAH_SMITH, NEW_PHONE, Grade.CERTAIN),
+        (COMPLETE | SARAH_SMITH, OTHER_STREET, Grade.CERTAIN),
+        (COMPLETE | SARAH_SMITH, OTHER_STREET | NEW_PHONE, Grade.PROBABLE),
+        (SPARSE | SARAH_SMITH, OTHER_STREET, Grade.PROBABLE),
+        (SPARSE | SARAH_SMITH, NO_HOME, Grade.PROBABLE),
+        # one rare name, in the same place
+        (SPARSE | {"patient_last_name": "Smith"}, OTHER_STREET, Grade.CERTAIN),
+        (COMPLETE | {"patient_last_name": "Smith"}, OTHER_STREET | NEW_PHONE, Grade.PROBABLE),
+        (SPARSE | {"patient_last_name": "Smith"}, NO_HOME, Grade.PROBABLE),
+        # rare names, which nothing contradicts, or a third one
+        (SPARSE, NO_HOME, Grade.CERTAIN),
+        (COMPLETE, OTHER_STREET | NEW_PHONE, Grade.CERTAIN),
+        (COMPLETE, MOVED | NEW_PHONE, Grade.PROBABLE),
+        (COMPLETE | {"patient_first_name": "Harley Quillan"}, MOVED | NEW_PHONE, Grade.CERTAIN),
+        # an e-mail address or an identifier of the person
+        (COMPLETE | SARAH_SMITH | EMAIL, MOVED | NEW_PHONE, Grade.CERTAIN),
+        (
+            COMPLETE | SARAH_SMITH | EMAIL,
+            {**MOVED, **NEW_PHONE, "patient_email_address": "smith2@example.org"},
+            Grade.PROBABLE,
+        ),
+        (COMPLETE | SARAH_SMITH | PASSPORT, MOVED | NEW_PHONE, Grade.CERTAIN),
+        (COMPLETE | PASSPORT, {"patient_first_name": "Harly"}, Grade.CERTAIN),
+    ],
+)
+def test_grades_of_namesakes_born_on_one_day(one: dict[str, Any], changes: dict[str, Any], grade: Grade) -> None:
+    """Frequent names and a date of birth are certainly one person only with a contact in common, rare ones without."""
     assert grade_of(one, **changes).grade is grade
 
 
@@ -273,7 +317,7 @@ def test_patients_that_cannot_be_a_pair_are_none() -> None:
     """The quick check excludes only patients that the comparison neither grades nor takes for relatives."""
     other_values: dict[str, list[Any]] = {
         "patient_first_name": [None, "Harley", "Maria"],
-        "patient_last_name": ["McCarthy", "Nkosi"],
+        "patient_last_name": ["McGrady", "Nkosi"],
         "patient_date_of_birth": [None, date(1958, 4, 19), date(1958, 4, 18), date(1990, 12, 31)],
         "patient_mobile_number": [None, "082 345 6789", "082 345 6780", "071 111 2222"],
         "patient_email_address": [None, "h@example.org", "someone@example.com"],

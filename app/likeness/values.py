@@ -238,8 +238,9 @@ def known_email(address: str) -> str:
 @lru_cache(_CACHE_SIZE)
 def address_words(first_line: str, second_line: str) -> str:
     words = words_of(f"{known_text(first_line)} {known_text(second_line)}")
-    address = " ".join(word for word in words if word not in COMMON_ADDRESS_WORDS)
-    return address if _split_numbers(address)[0] else ""  # the number of a flat is no address
+    words = [word for word in words if word not in COMMON_ADDRESS_WORDS]
+    # the number of a flat is no address
+    return "" if all(word[0].isdecimal() for word in words) else " ".join(words)
 
 
 @lru_cache(_CACHE_SIZE)

@@ -25,7 +25,7 @@ UNDECOMPOSABLE_LETTERS = dict(
 has it."""
 _UNDECOMPOSABLE_LETTERS = str.maketrans(UNDECOMPOSABLE_LETTERS)
 _APOSTROPHE_PATTERN = re.compile("['’‘`ʼʻ´]")  # noqa: RUF001  # these characters are intended
-_SEPARATOR_PATTERN = re.compile(r"[\W_]+")
+_WORD_PATTERN = re.compile(r"[^\W_]+")
 
 PLACEHOLDER_WORDS = frozenset(
     """
@@ -88,7 +88,7 @@ def fold_text(text: str) -> str:
 
 def words_of(text: str) -> list[str]:
     """Return the folded words of a text."""
-    return _SEPARATOR_PATTERN.sub(" ", fold_text(_APOSTROPHE_PATTERN.sub("", text))).split()
+    return _WORD_PATTERN.findall(fold_text(_APOSTROPHE_PATTERN.sub("", text)))
 
 
 def known_text(text: str) -> str:

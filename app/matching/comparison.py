@@ -79,18 +79,39 @@ class Comparison(NamedTuple):
 def can_be_pair(one: Person, other: Person) -> bool:
     """Return whether two patients may have a grade, be relatives or be twins, from what takes little time to compare.
 
-    With different dates of birth and no contact in common, none of this is possible, whatever the names are. This is
-    true of four in ten candidates.
+    With different names or dates of birth, and no contact in common, none of this is possible, whatever the rest is.
+    This is true of six in ten candidates.
     """
-    if not (one.date_of_birth and other.date_of_birth):
+    if not (_have_other_dates(one, other) or _have_other_names(one, other)):
         return True
-    if compare_dates(one.date_of_birth, other.date_of_birth) is not Level.DIFFERENT:
-        return True
-    if (one.phone and one.phone == other.phone) or (one.identifiers and other.identifiers):
-        return True
-    if not (one.address and other.address):
+    return (
+        bool(one.identifiers and other.identifiers)
+        or _agree(compare_numbers, one.phone, other.phone)
+        or _agree(compare_emails, one.email, other.email)
+        or _agree(compare_addresses, one.address, other.address)
+    )
+
+
+def _have_other_dates(one: Person, other: Person) -> bool:
+    born, other_born = one.date_of_birth, other.date_of_birth
+    return bool(born and other_born) and compare_dates(born, other_born) is Level.DIFFERENT
+
+
+def _have_other_names(one: Person, other: Person) -> bool:
+    """Return whether neither the names of two patients are alike, nor the names of one and the swapped ones."""
+    names = one.first_name, one.last_name, other.first_name, other.last_name
+    if not all(names):
         return False
-    return compare_addresses(one.address, other.address) is not Level.DIFFERENT
+    first, last, other_first, other_last = names
+    return (
+        not _agree(compare_names, last, other_last)
+        and not _agree(compare_names, first, other_first)
+        and not (_agree(compare_names, first, other_last) and _agree(compare_names, last, other_first))
+    )
+
+
+def _agree(compare_values: Callable[[Any, Any], Level], one: object, other: object) -> bool:
+    return bool(one and other) and compare_values(one, other) is not Level.DIFFERENT
 
 
 def compare(one: Person, other: Person, today: date) -> Comparison:

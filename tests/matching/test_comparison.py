@@ -316,11 +316,11 @@ async def test_a_change_of_any_compared_field_queues_the_patient(connection: asy
 def test_patients_that_cannot_be_a_pair_are_none() -> None:
     """The quick check excludes only patients that the comparison neither grades nor takes for relatives."""
     other_values: dict[str, list[Any]] = {
-        "patient_first_name": [None, "Harley", "Maria"],
-        "patient_last_name": ["McGrady", "Nkosi"],
+        "patient_first_name": [None, "Harley", "Maria", "McGrady"],
+        "patient_last_name": ["McGrady", "Nkosi", "Harley"],
         "patient_date_of_birth": [None, date(1958, 4, 19), date(1958, 4, 18), date(1990, 12, 31)],
         "patient_mobile_number": [None, "082 345 6789", "082 345 6780", "071 111 2222"],
-        "patient_email_address": [None, "h@example.org", "someone@example.com"],
+        "patient_email_address": [None, "h@example.org", "g@example.org", "someone@example.com"],
         "patient_physical_address": [None, "177 Pridham Street", "12 Pridham Street", "3 Long Road"],
         "patient_town": ["Marsden", "Durban"],
         "patient_identifiers": [None, [{"type": "other", "value": "1", "normalized": "1"}]],

@@ -143,7 +143,7 @@ def compare(one: Person, other: Person, today: date) -> Comparison:
     may_be_renamed = may_be_family and is_consistent and grade in STRONG_GRADES and _have_same_origin(levels)
     best_grade = _best_grade(levels, one, other, may_be_family=may_be_family)
     grade = None if grade is None or best_grade is None else max(grade, best_grade, key=_RANKS.__getitem__)
-    if grade is Grade.CERTAIN and not _can_be_certain(levels, one, is_identified=is_identified):
+    if grade is Grade.CERTAIN and not _can_be_certain(levels, one, other, is_identified=is_identified):
         grade = Grade.PROBABLE
     if levels.get("patient_identifiers") is Level.DIFFERENT:
         return Comparison(round(score, 1), grade and Grade.POSSIBLE, levels, may_be_family, False, False)
@@ -294,7 +294,7 @@ def _best_grade(levels: Mapping[str, Level], one: Person, other: Person, *, may_
     return Grade.PROBABLE if has_same_home and has_same_first_name and may_have_married else Grade.POSSIBLE
 
 
-def _can_be_certain(levels: Mapping[str, Level], one: Person, *, is_identified: bool) -> bool:
+def _can_be_certain(levels: Mapping[str, Level], one: Person, other: Person, *, is_identified: bool) -> bool:
     """Return whether neither twins nor namesakes who were born on one day have two such records.
 
     Twins may have first names that differ in a letter. Strangers have names in common as often as these are frequent,
@@ -311,7 +311,7 @@ def _can_be_certain(levels: Mapping[str, Level], one: Person, *, is_identified: 
     rare_names = [levels.get(name) for name in _NAMES].count(Level.SAME)
     if rare_names == len(_NAMES):
         has_same_contact = {levels.get(field) for field in _CONTACT_FIELDS} - {None} != {Level.DIFFERENT}
-        return has_same_contact or len(one.first_name) > 1
+        return has_same_contact or min(len(one.first_name), len(other.first_name)) > 1
     if phone or email:  # they are different
         return False
     return (rare_names == 1 and places <= _NEAR_LEVELS) or (address is Level.PART and Level.DIFFERENT not in places)

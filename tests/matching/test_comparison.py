@@ -253,6 +253,11 @@ def test_grades(one: dict[str, Any], changes: dict[str, Any], grade: Grade | Non
         (COMPLETE, OTHER_STREET | NEW_PHONE, Grade.CERTAIN),
         (COMPLETE, MOVED | NEW_PHONE, Grade.PROBABLE),
         (COMPLETE | {"patient_first_name": "Harley Quillan"}, MOVED | NEW_PHONE, Grade.CERTAIN),
+        (
+            COMPLETE | {"patient_first_name": "Harley Quillan"},
+            {**MOVED, **NEW_PHONE, "patient_first_name": "Harleyquillan"},
+            Grade.PROBABLE,
+        ),
         # an e-mail address or an identifier of the person
         (COMPLETE | SARAH_SMITH | EMAIL, MOVED | NEW_PHONE, Grade.CERTAIN),
         (

@@ -18,10 +18,13 @@ def _spellings(name: str) -> tuple[str, ...]:
     return name, plain, name[:3], plain[:3]
 
 
+_AMBIGUOUS_ABBREVIATION = "jui"
+"""The beginning of both juin and juillet."""
 MONTHS = {
     spelling: number
-    for names in reversed(_LANGUAGES)  # of abbreviations that two languages have, the first language's is meant
-    for number, name in reversed([*enumerate(names.split(), 1)])
+    for names in _LANGUAGES
+    for number, name in enumerate(names.split(), 1)
     for spelling in _spellings(name)
+    if spelling != _AMBIGUOUS_ABBREVIATION
 } | {"mrt": 3, "sept": 9}
 """Maps names of months in lowercase, and their abbreviations, to numbers from 1."""

@@ -1,4 +1,4 @@
-"""Readings of dates that depend on the date of today."""
+"""Readings of dates that depend on the date of today, or of months by their names."""
 
 from datetime import date, timedelta
 
@@ -13,3 +13,11 @@ def test_a_year_with_two_digits_is_never_in_the_future(days: int, year: int) -> 
     today = date(2026, 11, 30)
     text = f"{today + timedelta(days=days):%d %b %y}"
     assert read_date(text, today + timedelta(days=1))["dmy"].startswith(str(year))
+
+
+def test_an_abbreviation_of_two_months_is_no_date() -> None:
+    """`jui` is the beginning of both juin and juillet, so that nobody knows which month it is."""
+    today = date(2026, 1, 1)
+    assert read_date("17 juin 1990", today)
+    assert read_date("17 juillet 1990", today)
+    assert not read_date("17 jui 1990", today)

@@ -59,7 +59,7 @@ class ComparedBatch:
         return self._persons.keys()
 
     def duplicates(self, line: int) -> list[str] | None:
-        """Return the ids of the stored patients that a line's patient probably is, or None if it is nobody else.
+        """Return the ids of the stored patients that a line's patient probably is, or None if it is probably a new one.
 
         There are no ids if the patient is only that of an earlier line that was accepted.
         """

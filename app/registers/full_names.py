@@ -21,9 +21,8 @@ def split_full_name(text: str, *, last_name_first: bool) -> FullName:
     """Split a full name in the order in which it is written.
 
     A comma separates the last name from the first names, which follow it in either order, with a title in front of
-    them or behind them, such as `Adams, Ann Mrs`. Without a comma, the last
-    name is one word with the particles in front of it, such as `van der Merwe`, and the suffixes behind it, such as
-    `Jr`. A single word is a last name.
+    them or behind them, such as `Adams, Ann Mrs`. Without a comma, the last name is one word with the particles in
+    front of it, such as `van der Merwe`, and the suffixes behind it, such as `Jr`. A single word is a last name.
     """
     last_part, comma, first_part = text.partition(",")
     if comma and not all(map(_is_suffix, first_part.split())):

@@ -22,7 +22,7 @@ class Probe(NamedTuple):
     ids: Sequence[str] = ()
     """Ids of the visible patients that have the term as their id, or as its beginning or ending."""
     phrases: Sequence[str] = ()
-    """The word, and adjacent words with it, none of which is a known place. One may be a place with an error."""
+    """The word, alone and with adjacent words: phrases that are no known places, but may be one with an error."""
 
 
 class SearchTerm(NamedTuple):

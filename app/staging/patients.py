@@ -186,7 +186,7 @@ class PatientStaging(Staging):
             yield RowError(line_number, error)
 
     async def find_conflicts(self, rejected: Collection[int]) -> list[RowError]:
-        """Return the errors of lines with an identifier of an earlier line, or with a patient who is probably another.
+        """Return the errors of lines with an identifier of an earlier line, or whose patient is probably registered.
 
         The other one is stored, or in an earlier line. A line that is not stored is no reason to reject a later one:
         neither a `rejected` line nor one with an error that is returned.

@@ -109,7 +109,7 @@ class LinkNames:
         return next(iter(ids))
 
     def _has_several_names(self, field: str, text: str) -> bool:
-        """Return whether a text seems to have several names, one of which belongs to a record."""
+        """Return whether a text has a separator of names, or may have one and a part of it is the name of a record."""
         keys = [header_key(part) for part in _POSSIBLE_SEPARATOR_PATTERN.split(text)]
         return _SEPARATOR_PATTERN.search(text) is not None or (
             len(keys) > 1 and any(key and self._ids[field].get(key) for key in keys)

@@ -56,6 +56,10 @@ def new_patient_body(number: int, **other_fields: Any) -> Body:
     }
 
 
+async def put_race(client: httpx.AsyncClient, number: int, race: str) -> httpx.Response:
+    return await client.put(f"{PATIENTS}pat-{number:02}/", json={"patient_race": race})
+
+
 async def post_all(client: httpx.AsyncClient, bodies: list[Body]) -> list[httpx.Response]:
     return await asyncio.gather(*(client.post(PATIENTS, json=body) for body in bodies))
 
@@ -223,10 +227,7 @@ async def test_request_waiting_for_a_lock_does_not_delay_its_batch(
     """While one request waits for a lock, the others in its batch finish; it finishes once the lock is released."""
     await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
     async with patient_locked(database_url, "pat-05"):
-        puts = [
-            asyncio.create_task(client.put(f"{PATIENTS}pat-{number:02}/", json={"patient_race": "new"}))
-            for number in range(CONCURRENT_REQUESTS)
-        ]
+        puts = [asyncio.create_task(put_race(client, number, "new")) for number in range(CONCURRENT_REQUESTS)]
         others = await asyncio.gather(*(put for number, put in enumerate(puts) if number != 5))
         assert Counter(response.status_code for response in others) == {200: CONCURRENT_REQUESTS - 1}
         await wait_until_blocked(connection, 1)
@@ -325,15 +326,12 @@ async def test_changes_of_one_record_wait_on_one_connection(
     """While a record is locked, only one of its changes waits in PostgreSQL; all succeed once the lock is released."""
     await client.post(PATIENTS, json=new_patient_body(1))
     async with patient_locked(database_url, "pat-01"):
-        puts = [
-            asyncio.create_task(client.put(f"{PATIENTS}pat-01/", json={"patient_race": str(number)}))
-            for number in range(CONCURRENT_REQUESTS)
-        ]
-        waiting: list[int] = []
-        while len(waiting) < 20:  # 20 times 20 ms, in which several batches would start
+        puts = [asyncio.create_task(put_race(client, 1, str(number))) for number in range(CONCURRENT_REQUESTS)]
+        waiting: set[int] = set()
+        for _ in range(20):  # 20 times 20 ms, in which several batches would start
             await wait_until_blocked(connection)
-            waiting.append(await connection.fetchval("SELECT count(*) FROM pg_locks, pg_sleep(0.02) WHERE NOT granted"))
-    assert set(waiting) <= {0, 1}  # none in between, when the transaction of its own begins
+            waiting.add(await connection.fetchval("SELECT count(*) FROM pg_locks, pg_sleep(0.02) WHERE NOT granted"))
+    assert waiting <= {0, 1}  # none in between, when the transaction of its own begins
     assert {response.status_code for response in await asyncio.gather(*puts)} == {200}
     assert await connection.fetchval("SELECT max(version) FROM patients") == 1 + CONCURRENT_REQUESTS
 
@@ -345,14 +343,11 @@ async def test_changes_that_wait_for_a_failed_one_fail_with_it(
     """If a change gets a 503 because its record stays locked, so do those that wait for it, all in two seconds."""
     await client.post(PATIENTS, json=new_patient_body(1))
     async with patient_locked(database_url, "pat-01"):
-        puts = [
-            asyncio.create_task(client.put(f"{PATIENTS}pat-01/", json={"patient_race": str(number)}))
-            for number in range(CONCURRENT_REQUESTS)
-        ]
+        puts = [asyncio.create_task(put_race(client, 1, str(number))) for number in range(CONCURRENT_REQUESTS)]
         assert (await asyncio.wait(puts, return_when=asyncio.FIRST_COMPLETED))[0]
         responses = await asyncio.wait_for(asyncio.gather(*puts), timeout=1)
     assert {response.status_code for response in responses} == {503}
-    assert (await client.put(f"{PATIENTS}pat-01/", json={"patient_race": "new"})).status_code == 200
+    assert (await put_race(client, 1, "new")).status_code == 200
     assert await connection.fetchval("SELECT max(version) FROM patients") == 2
 
 
@@ -360,11 +355,8 @@ async def test_changes_that_wait_for_a_failed_one_fail_with_it(
 async def test_many_changes_of_one_record_do_not_delay_other_records(client: httpx.AsyncClient) -> None:
     """Changes of other patients share the first transactions, however many changes of one patient precede them."""
     await post_all(client, [new_patient_body(number) for number in range(CONCURRENT_REQUESTS)])
-    same = [
-        client.put(f"{PATIENTS}pat-00/", json={"patient_race": str(number)})
-        for number in range(2 * CONCURRENT_REQUESTS)
-    ]
-    others = [client.put(f"{PATIENTS}pat-{number:02}/", json={"patient_race": "new"}) for number in range(1, 16)]
+    same = [put_race(client, 0, str(number)) for number in range(2 * CONCURRENT_REQUESTS)]
+    others = [put_race(client, number, "new") for number in range(1, 16)]
     with recorded_statements() as sent:
         done: list[int] = []
 

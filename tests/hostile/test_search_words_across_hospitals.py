@@ -155,6 +155,7 @@ async def test_words_of_other_hospitals_change_no_result(
     assert [await search_ids(scoped_clients.a, text) for text in ("qwandelx", "wande", "qwnadelx")] == before
 
 
+@pytest.mark.alone  # the time limit of a search counts
 @pytest.mark.parametrize("letters", ["long", "wide"])
 async def test_no_names_make_a_search_fail(
     scoped_clients: ScopedClients, connection: asyncpg.Connection, letters: str

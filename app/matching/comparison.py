@@ -295,7 +295,7 @@ def _best_grade(levels: Mapping[str, Level], one: Person, other: Person, *, may_
 
 
 def _can_be_certain(levels: Mapping[str, Level], one: Person, other: Person, *, is_identified: bool) -> bool:
-    """Return whether two such records are certainly not those of twins, or of namesakes who were born on one day.
+    """Return whether the levels rule out that the records are of twins, or of namesakes born on the same day.
 
     Twins may have first names that differ in a letter. Strangers have names in common as often as these are frequent,
     some of them the date of birth, too, and in a town many live in one place. A contact in common tells them apart.

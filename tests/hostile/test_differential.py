@@ -34,10 +34,10 @@ from tests.hostile.random_requests import (
 from tests.processes import port_of, run_cli
 from tests.support import ServiceProcess
 
+COMPARED_KINDS = ("create", "update", "delete", "restore", "get", "list", "history", "version", "audit")
 CONNECTION_COUNT = 12
 DOCTORS = "/doctors/doctors/"
 FROM_SERVICE_SESSIONS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'patients-api'"
-COMPARED_KINDS = ("create", "update", "delete", "restore", "get", "list", "history", "version", "audit")
 MAX_ATTEMPTS_PER_KIND = 100
 MAX_LISTED_DISCREPANCIES = 20
 

@@ -12,8 +12,8 @@ from fastapi import FastAPI
 
 from app.api.list_source import STREAM_BATCH_SIZE
 from app.listing.read_ahead import PREFETCH_BATCHES
-from app.observability.metrics import CONNECTIONS_IN_USE
 from tests.listing.support import LIST_PATHS, PATIENTS, insert_records
+from tests.observability.support import connections_in_use
 from tests.support import eventually
 
 Messages = list[dict[str, Any]]
@@ -59,9 +59,7 @@ async def test_stream_sends_batches_and_holds_no_connection(app: FastAPI, connec
 
     async def await_release(_: int) -> None:
         # the next batches are prefetched, whatever the client does
-        await asyncio.to_thread(
-            eventually, lambda: next(iter(CONNECTIONS_IN_USE.collect())).samples[0].value == 0, within_seconds=2
-        )
+        await asyncio.to_thread(eventually, lambda: connections_in_use() == 0, within_seconds=2)
 
     messages = await stream_list(app, await_release)
     assert streamed_ids(messages) == expected

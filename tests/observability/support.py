@@ -19,6 +19,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import ResourceMetrics
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.observability.metrics import CONNECTIONS_IN_USE
+
 
 class ReceivedSpan(NamedTuple):
     """A span, with the resource attributes of the process that sent it."""
@@ -141,6 +143,17 @@ def scrape(url: str, **headers: str) -> Metrics:
     response = httpx.get(f"{url}/metrics", headers=headers)
     assert response.status_code == 200, response.text
     return Metrics(response.text)
+
+
+def has_values(url: str, **expected: float) -> bool:
+    """Return whether all these metrics of a service have the expected values, in one scrape."""
+    metrics = scrape(url)
+    return all(metrics.value(name) == value for name, value in expected.items())
+
+
+def connections_in_use() -> float:
+    """Return the number of connections that the applications in this process are using."""
+    return next(iter(CONNECTIONS_IN_USE.collect())).samples[0].value
 
 
 RULES_FILE = Path(__file__).parents[2] / "docs" / "alerts.yml"

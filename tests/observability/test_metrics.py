@@ -5,6 +5,7 @@ import os
 import platform
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from app.auth.scopes import Scope
 from app.embedded.server import EmbeddedPostgres
 from tests.auth.support import make_key
-from tests.observability.support import Metrics, scrape
+from tests.observability.support import Metrics, connections_in_use, has_values, scrape
 from tests.processes import (
     RawRequest,
     postgres_pid,
@@ -98,11 +99,8 @@ async def test_connections_of_killed_workers_are_not_counted(
         await connection.execute("LOCK TABLE hospitals IN ACCESS EXCLUSIVE MODE")
         request = asyncio.create_task(client.get(f"{HOSPITALS}none/"))
         await wait_until_blocked(connection)
-
-        def only_request_is_connected() -> bool:  # and no background task, as after the start
-            return scrape(served.url).value("database_connections_in_use") == 1
-
-        await asyncio.to_thread(eventually, only_request_is_connected)
+        # a background task may use another one just after the start
+        await asyncio.to_thread(eventually, partial(has_values, served.url, database_connections_in_use=1))
         killed = worker_pids(served.process.pid)
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
@@ -111,10 +109,9 @@ async def test_connections_of_killed_workers_are_not_counted(
 
     def connections_released() -> bool:
         try:
-            metrics = scrape(served.url)
+            return has_values(served.url, database_connections_in_use=0, database_connections_max=6)
         except httpx.TransportError:  # not serving yet
             return False
-        return metrics.value("database_connections_in_use") == 0 and metrics.value("database_connections_max") == 6
 
     await asyncio.to_thread(eventually, connections_released, within_seconds=60)
     fresh = worker_pids(served.process.pid)
@@ -141,20 +138,12 @@ async def test_pool_metrics_count_connections_in_use_and_waiting_requests(
         deletion = RawRequest("DELETE", f"{HOSPITALS}none/")
         requests = asyncio.create_task(send_concurrently(served.url, [deletion] * 5))
         await wait_until_blocked(connection, 3)
-
-        def only_requests_are_connected() -> bool:  # three, the limit for one principal's transactions
-            metrics = scrape(served.url)
-            in_use, waiting = (metrics.value(f"database_{name}") for name in ("connections_in_use", "requests_waiting"))
-            return (in_use, waiting, metrics.value("database_connections_max")) == (3, 2, 4)
-
-        await asyncio.to_thread(eventually, only_requests_are_connected)
+        # three are the limit for one principal's transactions
+        full = {"database_connections_max": 4, "database_connections_in_use": 3, "database_requests_waiting": 2}
+        await asyncio.to_thread(eventually, partial(has_values, served.url, **full))
     assert {response.status for response in await requests} == {404}
-
-    def free() -> bool:
-        metrics = scrape(served.url)
-        return metrics.value("database_connections_in_use") == metrics.value("database_requests_waiting") == 0
-
-    await asyncio.to_thread(eventually, free)
+    free = {"database_connections_in_use": 0, "database_requests_waiting": 0}
+    await asyncio.to_thread(eventually, partial(has_values, served.url, **free))
 
 
 async def test_failed_and_cancelled_statements_are_timed_too(
@@ -175,9 +164,7 @@ async def test_failed_and_cancelled_statements_are_timed_too(
     }
     assert spent["database_statement_duration_seconds_count"] == 1
     assert 1.4 < spent["database_statement_duration_seconds_sum"] < 2
-    async with asyncio.timeout(10):
-        while after.value("database_connections_in_use") > before.value("database_connections_in_use"):
-            after = Metrics((await client.get("/metrics")).text)  # a background task may use one
+    await asyncio.to_thread(eventually, lambda: connections_in_use() == 0)
 
 
 async def test_statement_metrics_are_labelled_by_operation_and_table(client: httpx.AsyncClient) -> None:

@@ -16,7 +16,7 @@ def test_a_year_with_two_digits_is_never_in_the_future(days: int, year: int) -> 
 
 
 def test_an_abbreviation_of_two_months_is_no_date() -> None:
-    """`jui` is the beginning of both juin and juillet, so that nobody knows which month it is."""
+    """Both juin and juillet begin with `jui`, so a date with this abbreviation is not read."""
     today = date(2026, 1, 1)
     assert read_date("17 juin 1990", today)
     assert read_date("17 juillet 1990", today)

@@ -67,6 +67,15 @@ class ListShape(NamedTuple):
         return [each.is_(literal_column("true")) if self.is_id_lookup else each for each in conditions]
 
     @property
+    def has_single_values(self) -> bool:
+        """Whether every filter is one value of a column, for a principal that is not restricted.
+
+        An index for such a filter has its rows in the order of `unique_id`, so no more of them are read than are shown.
+        """
+        columns = self.repository_class.table.c
+        return not self.restricted and all(count == 1 and name in columns for name, count in self.filters)
+
+    @property
     def month_indexed_column(self) -> str | None:
         """The column that all filters apply to, if this column has an index on the month.
 
@@ -258,18 +267,36 @@ def _position_after_statement(list_shape: ListShape, distance: int) -> Select[st
 
 @compiled_by_shape
 def _page_statement(list_shape: ListShape, ordering: str, first_segment: int | None) -> Select[Any]:
-    repository_class, month_indexed_column = list_shape.repository_class, list_shape.month_indexed_column
-    if month_indexed_column is None or ordering.removeprefix("-") != "unique_id":
-        return ordered_page(repository_class, ordering, first_segment, list_shape.conditions)
-    descending = ordering.startswith("-")
+    is_continuation = first_segment is not None
+    if ordering.removeprefix("-") == "unique_id" and (column_name := list_shape.month_indexed_column) is not None:
+        descending = ordering.startswith("-")
+        return _page_by_month_statement(list_shape, column_name, is_continuation=is_continuation, descending=descending)
+    if ordering == "unique_id" and list_shape.has_single_values:
+        return _single_values_statement(list_shape, is_continuation=is_continuation)
+    return ordered_page(list_shape.repository_class, ordering, first_segment, list_shape.conditions)
+
+
+def _page_by_month_statement(
+    list_shape: ListShape, column_name: str, *, is_continuation: bool, descending: bool
+) -> Select[Any]:
+    repository_class = list_shape.repository_class
     rows = keyset_page_by_month(
         repository_class.table,
-        month_indexed_column,
+        column_name,
         list_shape.filters,
-        is_continuation=first_segment is not None,
+        is_continuation=is_continuation,
         descending=descending,
     )
     return page_documents(repository_class.document, rows, descending=descending)
+
+
+def _single_values_statement(list_shape: ListShape, *, is_continuation: bool) -> Select[Any]:
+    repository_class = list_shape.repository_class
+    key = repository_class.table.c.unique_id
+    rows = repository_class.document.select_rows().where(*list_shape.conditions)
+    if is_continuation:
+        rows = rows.where(key > _AFTER_ID_PARAMETER)
+    return _documents_in_id_order(repository_class, rows.order_by(key).limit(LIMIT_PARAMETER))
 
 
 @compiled_by_shape

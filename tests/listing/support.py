@@ -42,7 +42,9 @@ async def explain_page(database_url: str, connection: asyncpg.Connection, method
         with recorded_statements() as sent:
             response = await client.request(method, url, **options)
         assert response.status_code == 200, response.text
-    ((statement, parameters),) = [each for each in sent if "found AS" in each.text]
+    ((statement, parameters),) = [each for each in sent if "page AS" in each.text]
     await connection.execute("SET plan_cache_mode = force_custom_plan")
     plan = "\n".join(line for (line,) in await connection.fetch(f"EXPLAIN {statement}", *parameters))
-    return plan.partition("CTE found")[2].partition("CTE page")[0]
+    if "CTE found" in plan:
+        return plan.partition("CTE found")[2].partition("CTE page")[0]
+    return plan.partition("SubPlan")[0]

@@ -54,6 +54,7 @@ LAYERS = (
     "webhooks",
     "changes",
     "search",
+    "search_scores",
     "search_text",
     "vocabulary",
     "listing",

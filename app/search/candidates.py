@@ -1,13 +1,12 @@
-"""Patients that do not agree with all terms of a search text: finds candidates with indexes, and scores them.
+"""Patients that do not agree with all terms of a search text: finds candidates with indexes.
 
 Each branch of the statement for candidates uses an index and finds a limited number of patients: with one word, with
 two words, with a date of birth that is almost right and any word, and so on. However frequent the names are, a search
 therefore scores a limited number of patients.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from math import log
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -17,7 +16,6 @@ from sqlalchemy import (
     FromClause,
     Integer,
     Select,
-    all_,
     and_,
     any_,
     bindparam,
@@ -31,14 +29,14 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
-from sqlalchemy.dialects.postgresql import array as pg_array
 
 from app.db.base import FOLDED_TEXT, ID_TEXT
 from app.db.connection import compiled_by_shape
 from app.listing.keyset import starts_with
 from app.listing.listing import ListShape
 from app.models import Profile
-from app.search.conditions import (
+from app.search.word_branches import WordBranches
+from app.search_scores.conditions import (
     PATIENT_COLUMNS,
     is_at_place,
     is_similar_email,
@@ -46,24 +44,10 @@ from app.search.conditions import (
     matches_words,
     terms_relation,
 )
-from app.search.ranking import length_difference, title_points
-from app.search.scoring import (
-    DOCTORS,
-    HOSPITALS,
-    Context,
-    address_words,
-    context_agreements,
-    known_agreements,
-    near_places,
-    own_agreements,
-    place_agreements,
-    profile_words,
-    term_points,
+from app.search_scores.scoring import (
     unnested,
 )
-from app.search.terms import SearchTerm
-from app.search.weights import FEW_MATCHES, RARITY_PERCENT, WEIGHTS
-from app.search.word_branches import WordBranches
+from app.search_scores.terms import SearchTerm
 from app.vocabulary.expansion import CLOSE_MATCHES, MatchKind
 
 MAX_BRANCH_PATIENTS = 500
@@ -72,23 +56,20 @@ MAX_PAIR_PATIENTS = 250
 """Maximum number of patients with two similar words that a branch finds. There are two branches for each two words."""
 MAX_SINGLE_PATIENTS = 300
 """Maximum number of patients with one word that a branch finds, and from which on a word counts as frequent."""
+MAX_PLACE_PATIENTS = 1000
+"""Maximum number of patients with any of the words at a place in the text."""
 MAX_PATIENTS_IN_SCOPE = 1000
 """Maximum number of patients with any of the words that are found for a principal that is restricted to hospitals."""
 MAX_NAME_WORDS = 3
 """Maximum number of words in a first name or in a last name of a profile that is found by its names."""
 MAX_PROFILES = 100
 """Maximum number of profiles with a typed first and last name."""
-MAX_PROMISING_CANDIDATES = 200
-"""Maximum number of candidates whose addresses, hospitals, doctors and profiles are compared, too.
-
-These are the best by everything else.
-"""
 PROFILE_BRANCH = -2
 """Number of the branch of patients by the names in their profiles. These candidates are always promising."""
 _BESIDE_KINDS = CLOSE_MATCHES[: MatchKind.PREFIX]
 """Match kinds of words beside another detail, without beginnings, because thousands of patients have a short one."""
-NAMES, _PLACES = "names", "places"
-"""The groups of branches for words in names, and for these together with places."""
+NAMES, PAIRS, PLACES = "names", "pairs", "places"
+"""The groups of branches for single words in names, for several words, and for words together with places."""
 _VALUE_GROUPS = {
     "ids": {"ids"},
     "births": {"days", "near_days", "first_day"},
@@ -96,18 +77,41 @@ _VALUE_GROUPS = {
     "emails": {"email"},
 }
 """The values that are not names and find candidates, in groups that searches have together."""
-_ANY_WORD = bindparam("any_word", type_=TSQUERY)
-_BLANK: ColumnElement[str] = literal_column("' '")
+ANY_WORD = bindparam("any_word", type_=TSQUERY)
+BLANK: ColumnElement[str] = literal_column("' '")
 
 
-class ScoredPatient(NamedTuple):
-    """A patient with its score."""
+class Candidates:
+    """The patients that the branches have found so far."""
 
-    unique_id: str
-    score: int
-    """In thousandths of a point."""
-    points: Sequence[int]
-    """The part of the score that each term adds."""
+    def __init__(self) -> None:
+        self.found: dict[int, list[str]] = {}
+        """Ids by the index of the term that found them, or by the number of the branch."""
+        self.frequent: set[int] = set()
+        """Indexes of the terms that are frequent names."""
+        self.kept: list[str] = []
+        """Ids of candidates that are always promising."""
+
+    @property
+    def ids(self) -> set[str]:
+        """The ids of all candidates.
+
+        Of the patients with only a frequent name, all equally like the text, some are enough.
+        """
+        share = MAX_SINGLE_PATIENTS // max(1, len(self.frequent))
+        return {
+            unique_id
+            for number, ids in self.found.items()
+            for unique_id in (ids[:share] if number in self.frequent else ids)
+        }
+
+    def add(self, rows: Iterable[Any], keep: int = 0) -> None:
+        """Add the rows of a `candidates_statement`, and keep up to `keep` of the ids."""
+        for number, ids, is_frequent in rows:
+            self.found.setdefault(number, []).extend(ids or ())
+            self.kept += (ids or ())[: None if number == PROFILE_BRANCH else keep]
+            if is_frequent:
+                self.frequent.add(number)
 
 
 def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> dict[str, Any]:
@@ -115,17 +119,17 @@ def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> 
 
     For an id lookup, which has no branches, words that are less similar count, too.
     """
-    branches = WordBranches.from_terms(terms)
+    branches = WordBranches(terms)
     words = [term.expanded for term in terms if term.expanded is not None]
     typed = [word.folded for word in words]
     kinds = MatchKind if is_id_lookup else _BESIDE_KINDS
+    singles = branches.singles
     return {
-        "single_indexes": list(branches.singles),
-        "single_same": [same for same, _ in branches.singles.values()],
-        "single_close": [close for _, close in branches.singles.values()],
+        "single_indexes": list(singles),
+        "single_same": [same for same, _ in singles.values()],
+        "single_close": [close for _, close in singles.values()],
+        "any_same": " | ".join(same for same, _ in singles.values()),
         "alone": branches.alone,
-        "pair_first": [first for first, _ in branches.pairs],
-        "pair_second": [second for _, second in branches.pairs],
         "any_word": " | ".join(word.any_of(kinds) for word in words),
         "beside_words": list({similar for word in words for kind in kinds for similar in word.words.get(kind, ())}),
         "beside_patterns": " | ".join(
@@ -141,32 +145,24 @@ def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> 
     }
 
 
-def factors_by_rarity(terms: Sequence[SearchTerm], counts: Mapping[int, int]) -> list[int]:
-    """Return the factors for the points of the terms, in percent, for words according to how rare they are.
+def pair_parameters(terms: Sequence[SearchTerm], frequent: Collection[int]) -> dict[str, Any]:
+    """Return the values of the bind parameters with which `PAIRS` are found.
 
-    `counts` is the number of patients with a close match of a word, by the index of the term. Words that were not
-    searched one by one keep their factors, as do initials.
+    `frequent` has the indexes of the terms that are frequent names.
     """
-    lowest, highest = RARITY_PERCENT
-    factors = []
-    for index, term in enumerate(terms):
-        if term.expanded is not None and not term.expanded.is_initial and index in counts:
-            share = min(1, log(max(1, counts[index])) / log(MAX_SINGLE_PATIENTS))
-            factors.append(round(highest - (highest - lowest) * share))
-        else:
-            factors.append(term.factor)
-    return factors
+    pairs = WordBranches(terms).pairs(frequent)
+    return {"pair_first": [first for first, _ in pairs], "pair_second": [second for _, second in pairs]}
 
 
 def candidate_groups(values: frozenset[str]) -> list[str]:
-    """Return the groups of branches that find patients with one of these values, the group `NAMES` last.
+    """Return the groups of branches that find patients with one of these values, the groups of names last.
 
     Each group has one statement. With a statement for each combination of values, half of all searches would have to
     build and compile theirs.
     """
     groups = [group for group, names in _VALUE_GROUPS.items() if not values.isdisjoint(names)]
     if "match_close" in values:
-        groups += [_PLACES, NAMES] if "places" in values else [NAMES]
+        groups += [PLACES, NAMES, PAIRS] if "places" in values else [NAMES, PAIRS]
     return groups
 
 
@@ -174,32 +170,33 @@ def candidate_groups(values: frozenset[str]) -> list[str]:
 def candidates_statement(list_shape: ListShape, group: str) -> CompoundSelect[Any]:
     """Return the statement that finds candidates among the visible patients that match the filters.
 
-    Each row is the result of one branch: the index of the term, or -1 for a branch of several terms, and an array of
-    ids.
+    Each row is the result of one branch: the index of the term, or -1 for a branch of several terms, an array of ids,
+    and whether the term is a frequent name.
     """
-    if group == _PLACES:
-        return union_all(_place_branches(list_shape))
+    if group == PLACES:
+        return union_all(_place_branch(list_shape))
+    if group == PAIRS:
+        return union_all(_pair_branches(list_shape))
     if group == NAMES:
         find_singles = _single_word_branches_in_scope if list_shape.restricted else _single_word_branches
         singles = find_singles(list_shape).cte("singles").prefix_with("MATERIALIZED")
         return union_all(
             select(*singles.c),
             _alone_branch(list_shape, singles),
-            _pair_branches(list_shape),
             _profile_names_branch(list_shape),
         )
     names = _VALUE_GROUPS[group]
-    branches = _value_branches(has_words=True)  # a search without words has the tsquery that matches nothing
+    branches = value_branches(has_words=True)  # a search without words has the tsquery that matches nothing
     return union_all(*(_branch(list_shape, *branch) for value, branch in branches if value in names))
 
 
-def _value_branches(*, has_words: bool) -> Iterator[tuple[str, tuple[FromClause, ColumnElement[bool]]]]:
+def value_branches(*, has_words: bool) -> Iterator[tuple[str, tuple[FromClause, ColumnElement[bool]]]]:
     """Yield the branches of values that are not names: the value, the relation with the terms, and the condition."""
     born, mobile = PATIENT_COLUMNS.patient_date_of_birth, PATIENT_COLUMNS.patient_mobile_digits
     email, reversed_mobile = PATIENT_COLUMNS.patient_email_address_folded, func.reverse(mobile)
     terms = terms_relation()
     term = terms.c
-    beside_words = matches_words(_ANY_WORD)
+    beside_words = matches_words(ANY_WORD)
     yield "ids", (terms, PATIENT_COLUMNS.unique_id == any_(term.ids))
     yield "days", (terms, born == any_(term.days))
     if has_words:
@@ -222,7 +219,9 @@ def _value_branches(*, has_words: bool) -> Iterator[tuple[str, tuple[FromClause,
 
 def _branch(list_shape: ListShape, terms: FromClause, condition: ColumnElement[bool]) -> Select[Any]:
     found = _limited_ids(list_shape, condition).lateral("found")
-    return _branch_row(select(func.array_agg(found.c.unique_id)).select_from(terms.join(found, true())))
+    return _branch_row(
+        select(func.array_agg(found.c.unique_id)).select_from(terms.join(found, true())).scalar_subquery()
+    )
 
 
 def _single_word_branches(list_shape: ListShape) -> Select[Any]:
@@ -232,10 +231,13 @@ def _single_word_branches(list_shape: ListShape) -> Select[Any]:
         _limited_ids(list_shape, matches_words(given.c[name]), MAX_SINGLE_PATIENTS).correlate(given).subquery()
         for name in ("same", "close")
     )
-    found = union_all(select(same), select(close)).limit(literal_column(str(MAX_SINGLE_PATIENTS)))
+    found = union_all(
+        select(same, literal_column("true").label("is_same")), select(close, literal_column("false"))
+    ).limit(literal_column(str(MAX_SINGLE_PATIENTS)))
     ids = found.lateral("found")
     all_ids: ColumnElement[Any] = func.array_agg(ids.c.unique_id.distinct())
-    return select(given.c.indexes, all_ids.label("ids")).select_from(given.join(ids, true())).group_by(given.c.indexes)
+    columns = given.c.indexes, all_ids.label("ids"), _is_frequent(ids.c.is_same)
+    return select(*columns).select_from(given.join(ids, true())).group_by(given.c.indexes)
 
 
 def _single_word_branches_in_scope(list_shape: ListShape) -> Select[Any]:
@@ -244,46 +246,56 @@ def _single_word_branches_in_scope(list_shape: ListShape) -> Select[Any]:
     The patients of its hospitals with any of the words are read once: few of the patients whom the index finds for a
     frequent word are visible, and finding those takes longer than to compare the words.
     """
-    given = unnested("single", indexes=Integer(), close=TSQUERY())
+    given = unnested("single", indexes=Integer(), same=TSQUERY(), close=TSQUERY())
     visible = (
         select(PATIENT_COLUMNS.unique_id, PATIENT_COLUMNS.patient_search)
-        .where(matches_words(_ANY_WORD), *list_shape.conditions)
+        .where(matches_words(ANY_WORD), *list_shape.conditions)
         .limit(literal_column(str(MAX_PATIENTS_IN_SCOPE)))
         .cte("in_scope")
         .prefix_with("MATERIALIZED")
     )
     found: ColumnElement[Any] = func.array_agg(visible.c.unique_id)
-    is_found = visible.c.patient_search.bool_op("@@")(given.c.close)
+    is_same, is_found = (visible.c.patient_search.bool_op("@@")(given.c[name]) for name in ("same", "close"))
     return (
-        select(given.c.indexes, found.label("ids")).select_from(given.join(visible, is_found)).group_by(given.c.indexes)
+        select(given.c.indexes, found.label("ids"), _is_frequent(is_same))
+        .select_from(given.join(visible, is_found))
+        .group_by(given.c.indexes)
     )
+
+
+def _is_frequent(is_same: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return whether so many patients have the typed word itself that it is a name, and no beginning of one."""
+    count = func.count(literal_column("1")).filter(is_same)
+    return (count >= literal_column(str(MAX_SINGLE_PATIENTS))).label("is_frequent")
 
 
 def _alone_branch(list_shape: ListShape, singles: CTE) -> Select[Any]:
     """Return the branch of the only word with all similar words, unless many patients have a close match of it."""
     most = select(func.max(func.cardinality(singles.c.ids))).scalar_subquery()
     similar = _limited_ids(list_shape, matches_words(bindparam("alone", type_=TSQUERY))).scalar_subquery()
-    is_frequent = func.coalesce(most, literal_column("0")) >= literal_column(str(MAX_SINGLE_PATIENTS))
-    return select(literal_column("-1"), case((is_frequent, None), else_=func.array(similar, type_=ARRAY(ID_TEXT))))
+    are_enough = func.coalesce(most, literal_column("0")) >= literal_column(str(MAX_SINGLE_PATIENTS))
+    return _branch_row(case((are_enough, None), else_=func.array(similar, type_=ARRAY(ID_TEXT))))
 
 
-def _place_branches(list_shape: ListShape) -> Select[Any]:
-    """Return the branches for patients with a word of the text in the name who live at a place in the text."""
-    given = unnested("single", same=TSQUERY())
+def _place_branch(list_shape: ListShape) -> Select[Any]:
+    """Return the branch for patients with a word of the text in the name who live at a place in the text."""
     is_there = or_(*is_at_place(bindparam("all_places", type_=ARRAY(FOLDED_TEXT))))
-    found = _limited_ids(list_shape, and_(matches_words(given.c.same), is_there)).lateral("found")
-    return _branch_row(select(func.array_agg(found.c.unique_id)).select_from(given.join(found, true())))
+    # one query for all words, because the index would otherwise read all patients of the place for each word
+    has_word = matches_words(bindparam("any_same", type_=TSQUERY))
+    found = _limited_ids(list_shape, and_(has_word, is_there), MAX_PLACE_PATIENTS).scalar_subquery()
+    return _branch_row(func.array(found, type_=ARRAY(ID_TEXT)))
 
 
-def _branch_row(ids: Select[Any]) -> Select[Any]:
-    return select(literal_column("-1"), ids.scalar_subquery())
+def _branch_row(ids: ColumnElement[Any], number: int = -1) -> Select[Any]:
+    return select(literal_column(str(number)), ids, literal_column("false"))
 
 
 def _pair_branches(list_shape: ListShape) -> Select[Any]:
     given = unnested("pair", first=TSQUERY(), second=TSQUERY())
     both_match = and_(matches_words(given.c.first), matches_words(given.c.second))
     found = _limited_ids(list_shape, both_match, MAX_PAIR_PATIENTS).lateral("found")
-    return _branch_row(select(func.array_agg(found.c.unique_id)).select_from(given.join(found, true())))
+    ids = select(func.array_agg(found.c.unique_id)).select_from(given.join(found, true()))
+    return _branch_row(ids.scalar_subquery())
 
 
 def _profile_names_branch(list_shape: ListShape) -> Select[Any]:
@@ -295,8 +307,7 @@ def _profile_names_branch(list_shape: ListShape) -> Select[Any]:
     )
     linked = func.array(profiles.limit(literal_column(str(MAX_PROFILES))).scalar_subquery(), type_=ARRAY(ID_TEXT))
     found = _limited_ids(list_shape, PATIENT_COLUMNS.profile_id == any_(linked))
-    ids: ColumnElement[Any] = func.array(found.scalar_subquery(), type_=ARRAY(ID_TEXT))
-    return select(literal_column(str(PROFILE_BRANCH)), ids)
+    return _branch_row(func.array(found.scalar_subquery(), type_=ARRAY(ID_TEXT)), PROFILE_BRANCH)
 
 
 def _limited_ids(
@@ -304,90 +315,3 @@ def _limited_ids(
 ) -> Select[Any]:
     ids = select(PATIENT_COLUMNS.unique_id).where(condition, *list_shape.conditions)
     return ids.limit(literal_column(str(limit)))
-
-
-@compiled_by_shape
-def best_candidates_statement(list_shape: ListShape) -> Select[Any]:
-    """Return the statement that selects the best candidates: `unique_id`, score, and an array of points by term.
-
-    The candidates are the ids in the bind parameter `candidates`, separated by blanks, which `candidates_statement` has
-    found in the same snapshot, so that they are visible and match the filters. If the principal can see only a few
-    patients, all of them that have a similar word or another similar value are candidates. The ids in the bind
-    parameter `shown` are left out.
-    """
-    unique_id = PATIENT_COLUMNS.unique_id
-    candidates = func.string_to_array(bindparam("candidates", type_=ID_TEXT), _BLANK, type_=ARRAY(ID_TEXT))
-    conditions = [unique_id == any_(candidates)]
-    if list_shape.is_id_lookup:
-        conditions = [*list_shape.without_index_use([_has_similar_word_or_value()]), *list_shape.conditions]
-    conditions.append(unique_id != all_(bindparam("shown", type_=ARRAY(ID_TEXT))))
-    scored = _scored(conditions)
-    best = _best(scored.c.unique_id, scored.c.beside_terms + scored.c.total, MAX_PROMISING_CANDIDATES)
-    is_promising = or_(  # PostgreSQL hashes the ids of a subquery, unlike those of an array in a parameter
-        scored.c.unique_id.in_(best),
-        scored.c.unique_id.in_(select(func.unnest(bindparam("kept", type_=ARRAY(ID_TEXT))))),
-    )
-    promising = select(*scored.c).where(is_promising).cte("promising").prefix_with("MATERIALIZED")
-    context = Context(
-        [("address", address_words()), ("name in the profile", profile_words())],
-        [HOSPITALS, DOCTORS],
-        list_shape.restricted,
-    )
-    places = place_agreements(near_places(promising), promising)
-    of_terms = term_points([known_agreements(promising), *context_agreements(context), places])
-    score = promising.c.beside_terms + of_terms.c.total
-    patients = promising.join(unique_id.table, unique_id == promising.c.unique_id).join(of_terms, true())
-    return _best(promising.c.unique_id, score, FEW_MATCHES).add_columns(score, of_terms.c.points).select_from(patients)
-
-
-def _scored(conditions: Sequence[ColumnElement[bool]]) -> CTE:
-    """Return the relation of the candidates that meet the conditions, with their points for names and details.
-
-    Its columns are `unique_id`, those of `term_points`, the points `beside_terms`, `town` and `province`. The points of
-    the context are added to these later, because comparing a patient's names and details takes half of the time of a
-    score.
-    """
-    of_terms = term_points(own_agreements())
-    beside_terms = (title_points() + _first_name_points() - length_difference()).label("beside_terms")
-    candidates = PATIENT_COLUMNS.unique_id.table.join(of_terms, true())
-    place = [
-        func.coalesce(PATIENT_COLUMNS[f"patient_{name}_folded"], literal_column("''")).label(name)
-        for name in ("town", "province")
-    ]
-    rows = select(PATIENT_COLUMNS.unique_id, *of_terms.c, beside_terms, *place).select_from(candidates)
-    rows = rows.where(*conditions)
-    return rows.cte("scored").prefix_with("MATERIALIZED")
-
-
-def _best(unique_id: ColumnElement[str], score: ColumnElement[int], limit: int) -> Select[Any]:
-    """Return the statement that selects the patients with the highest scores."""
-    return select(unique_id).order_by(score.desc(), unique_id).limit(literal_column(str(limit)))
-
-
-def _first_name_points() -> ColumnElement[int]:
-    """Return the SQL expression for the points for the first of a patient's first names, in thousandths."""
-    name = PATIENT_COLUMNS.patient_first_name_folded
-    first = func.split_part(func.translate(name, literal_column("'-'"), _BLANK), _BLANK, literal_column("1"))
-    vector = func.array_to_tsvector(pg_array([func.coalesce(func.nullif(first, literal_column("''")), _BLANK)]))
-    is_similar = or_(
-        # PostgreSQL hashes the words of a subquery
-        first.in_(select(func.unnest(bindparam("beside_words", type_=ARRAY(FOLDED_TEXT))))),
-        vector.bool_op("@@")(bindparam("beside_patterns", type_=TSQUERY)),
-    )
-    added = literal_column(str(1000 * WEIGHTS["first of the first names"]), Integer)
-    return case((is_similar, added), else_=literal_column("0", Integer))
-
-
-def _has_similar_word_or_value() -> ColumnElement[bool]:
-    """Return the condition that a patient has a word or value similar to one searched for. It needs no index."""
-    return or_(
-        matches_words(_ANY_WORD),
-        *(
-            select(literal_column("1"))
-            .select_from(relation)
-            .where(condition)
-            .correlate(PATIENT_COLUMNS.unique_id.table)
-            .exists()
-            for _, (relation, condition) in _value_branches(has_words=False)
-        ),
-    )

@@ -14,22 +14,29 @@ from app.listing.keyset import Segment, filter_parameters, keyset_page, page_key
 from app.listing.listing import Listing, ListShape, add_conditions, ordered_keys
 from app.listing.page import EMPTY_PAGE, Page
 from app.listing.query import ListQuery, Position
-from app.search.candidates import (
-    NAMES,
-    PROFILE_BRANCH,
+from app.search.candidate_scores import (
+    MAX_PROMISING_CANDIDATES,
     ScoredPatient,
     best_candidates_statement,
+    factors_by_rarity,
+)
+from app.search.candidates import (
+    NAMES,
+    PAIRS,
+    PLACES,
+    Candidates,
     candidate_groups,
     candidate_parameters,
     candidates_statement,
-    factors_by_rarity,
+    pair_parameters,
 )
-from app.search.conditions import Reach
+from app.search.misspelled_places import spellings_of_towns, towns_statement
 from app.search.probes import probe
 from app.search.ranking import AgreementShape, agreement_conditions, agreement_segments, bind_agreement
-from app.search.scoring import score_parameters
-from app.search.terms import SearchTerm
-from app.search.weights import FEW_MATCHES, WEAK_AGREEMENT_PERCENT
+from app.search_scores.conditions import Reach
+from app.search_scores.scoring import score_parameters
+from app.search_scores.terms import SearchTerm
+from app.search_scores.weights import FEW_MATCHES, WEAK_AGREEMENT_PERCENT
 from app.search_text.parser import ParsedQuery
 from app.vocabulary.expansion import expand
 
@@ -236,15 +243,12 @@ class _PatientSearch:
         parameters |= {"shown": list(shown), "kept": []}
         factors = [term.factor for term in self._terms]
         if not is_id_lookup:
-            found = await self._find_candidates(parameters)
-            counts = {index: len(found.get(index, ())) for index in parameters["single_indexes"]}
+            candidates = await self._find_candidates(parameters)
+            counts = {index: len(candidates.found.get(index, ())) for index in parameters["single_indexes"]}
             factors = factors_by_rarity(self._terms, counts)
             await self.plan_once()
             parameters |= score_parameters(self._terms, factors)
-            parameters |= {
-                "candidates": " ".join(set().union(*found.values())),
-                "kept": found.get(PROFILE_BRANCH, ()),
-            }
+            parameters |= {"candidates": " ".join(candidates.ids), "kept": candidates.kept}
         self._highest_score = sum(
             10 * term.highest_weight * factor for term, factor in zip(self._terms, factors, strict=True)
         )
@@ -252,16 +256,36 @@ class _PatientSearch:
         scored = [ScoredPatient(*row) for row in rows]
         return [patient for patient in scored if max(patient.points or (0,)) > 0]
 
-    async def _find_candidates(self, parameters: Mapping[str, Any]) -> Mapping[int, list[str]]:
-        """Return the ids of the candidates by the number of the branch that found them."""
+    async def _find_candidates(self, parameters: Mapping[str, Any]) -> Candidates:
         present = frozenset(name for term in self._terms for name in term.values)
-        found: dict[int, list[str]] = {}
+        candidates = Candidates()
         for group in candidate_groups(present):
             if group == NAMES and self._is_plain and not parameters["alone"]:
                 await self.plan_once()
-            for number, ids in await self._listing.run(candidates_statement(self.list_shape, group), parameters):
-                found.setdefault(number, []).extend(ids or ())
-        return found
+            if group == PAIRS:
+                parameters = {**parameters, **pair_parameters(self._terms, candidates.frequent)}
+                if not parameters["pair_first"]:
+                    continue
+            candidates.add(await self._listing.run(candidates_statement(self.list_shape, group), parameters))
+        if len(candidates.ids) > MAX_PROMISING_CANDIDATES:
+            await self._find_in_misspelled_towns(parameters, candidates)
+        return candidates
+
+    async def _find_in_misspelled_towns(self, parameters: Mapping[str, Any], candidates: Candidates) -> None:
+        """Add the patients with a typed name who live in a town that is typed with one error.
+
+        A restricted principal has fewer patients with a name, and must not find out from the time it takes which towns
+        others live in.
+        """
+        spellings = [] if self._shape.restricted else spellings_of_towns(self._terms, candidates.frequent)
+        if not spellings:
+            return
+        statement = towns_statement(self.list_shape._replace(filters=()))
+        towns = [town for (town,) in await self._listing.run(statement, {"spellings": spellings})]
+        if towns:
+            in_towns = {**parameters, "all_places": towns}
+            rows = await self._listing.run(candidates_statement(self.list_shape, PLACES), in_towns)
+            candidates.add(rows, keep=MAX_PROMISING_CANDIDATES)
 
     async def plan_once(self) -> None:
         """Have the statements that follow planned once for all values."""

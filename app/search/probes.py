@@ -26,8 +26,8 @@ from app.listing.keyset import has_word, starts_with
 from app.listing.listing import ListShape
 from app.models import Hospital, Patient, patient_identifiers
 from app.patient_identifiers.finding import has_value
-from app.search.conditions import PATIENT_COLUMNS, PLACE_COLUMNS
-from app.search.terms import Probe
+from app.search_scores.conditions import PATIENT_COLUMNS, PLACE_COLUMNS
+from app.search_scores.terms import Probe
 from app.search_text.parser import MIN_ID_PART_CHARACTERS, Term
 from app.search_text.phrases import may_be_misspelled, phrases_of
 from app.statements.hospital_scope import few_ids, is_in_few_ids

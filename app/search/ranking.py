@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 
 from app.db.base import ID_TEXT
 from app.listing.keyset import Segment, starts_with
-from app.search.conditions import (
+from app.search_scores.conditions import (
     MATCH_COLUMNS,
     MAX_NUMBER_PREFIXES,
     PATIENT_COLUMNS,
@@ -34,7 +34,7 @@ from app.search.conditions import (
     is_at_place,
     matches_words,
 )
-from app.search.scoring import (
+from app.search_scores.scoring import (
     HOSPITALS,
     Context,
     address_words,
@@ -43,8 +43,8 @@ from app.search.scoring import (
     score_parameters,
     term_points,
 )
-from app.search.terms import SearchTerm
-from app.search.weights import WEIGHTS
+from app.search_scores.terms import SearchTerm
+from app.search_scores.weights import WEIGHTS
 from app.vocabulary.expansion import CLOSE_MATCHES
 
 MAX_LENGTH_DIFFERENCE = 999

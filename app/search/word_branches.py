@@ -1,10 +1,9 @@
 """The tsqueries with which patients are found by the words of a search text: one by one, in pairs, all but one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple, Self
 
-from app.search.terms import SearchTerm
+from app.search_scores.terms import SearchTerm
 from app.vocabulary.expansion import CLOSE_MATCHES, MatchKind
 
 MAX_SINGLE_WORDS = 6
@@ -14,6 +13,7 @@ MAX_PAIRED_WORDS = 4
 MIN_PAIRED_LETTERS = 4
 """Minimum number of letters in words that are searched in pairs, if there are two. Shorter ones, such as van and der,
 are in many names together."""
+_BEGINNING = MatchKind.PREFIX
 _SAME_KINDS = CLOSE_MATCHES[: MatchKind.ONE_EDIT]
 _NEAR_KINDS = tuple(MatchKind)[: MatchKind.TWO_EDITS]
 _FAR_KINDS = tuple(MatchKind)[: MatchKind.SUBSTRING]
@@ -22,35 +22,45 @@ frequent names may be two errors away from a word. The middle of a word is not s
 it."""
 
 
-class WordBranches(NamedTuple):
+class WordBranches:
     """The queries of the branches that search words of names."""
 
-    singles: Mapping[int, tuple[str, str]]
-    """Tsqueries for the words one by one, by the index of the term: the word itself, and all close matches."""
-    pairs: Sequence[tuple[str, str]]
-    """Two tsqueries each, which a patient must both match.
-
-    The index finds patients that match both much faster than patients that match one query for both.
-    """
-    alone: str
-    """A tsquery for all similar words of the only word. It is empty if there are several."""
-
-    @classmethod
-    def from_terms(cls, terms: Sequence[SearchTerm]) -> Self:
-        """Return the branches for the words of a search text."""
+    def __init__(self, terms: Sequence[SearchTerm]) -> None:
         words = {index: term.expanded for index, term in enumerate(terms) if term.expanded is not None}
         # what is known from addresses and hospitals matters in names only if there are no other words
         elsewhere = {index for index in words if terms[index].values.keys() & {"places", "hospitals"}}
-        words = {index: word for index, word in words.items() if index not in elsewhere} or words
-        selective = sorted(
-            (index for index in words if not words[index].is_initial), key=lambda index: -len(words[index].folded)
+        self._words = {index: word for index, word in words.items() if index not in elsewhere} or words
+        self._selective = sorted(
+            (index for index in self._words if not self._words[index].is_initial),
+            key=lambda index: -len(self._words[index].folded),
         )
+
+    @property
+    def singles(self) -> Mapping[int, tuple[str, str]]:
+        """Tsqueries for the words one by one, by the index of the term: the word itself, and all close matches."""
+        words = ((index, self._words[index]) for index in self._selective[:MAX_SINGLE_WORDS])
+        return {index: (word.any_of(_SAME_KINDS), word.any_of(CLOSE_MATCHES)) for index, word in words}
+
+    @property
+    def alone(self) -> str:
+        """A tsquery for all similar words of the only word. It is empty if there are several."""
+        return self._words[self._selective[0]].any_of(MatchKind) if len(self._selective) == 1 else ""
+
+    def pairs(self, frequent: Collection[int]) -> list[tuple[str, str]]:
+        """Return two tsqueries for each branch of several words. A patient must match both.
+
+        The index finds patients that match both much faster than patients that match one query for both. `frequent` has
+        the indexes of the terms that are frequent names. Such a word is complete, and no beginning of a longer one.
+        """
+        selective = self._selective
         same, close, near, far = (
-            {index: words[index].any_of(kinds) for index in selective}
+            {
+                index: self._words[index].any_of(kind for kind in kinds if kind != _BEGINNING or index not in frequent)
+                for index in selective
+            }
             for kinds in (_SAME_KINDS, CLOSE_MATCHES, _NEAR_KINDS, _FAR_KINDS)
         )
-        singles = {index: (same[index], close[index]) for index in selective[:MAX_SINGLE_WORDS]}
-        long = [index for index in selective if len(words[index].folded) >= MIN_PAIRED_LETTERS]
+        long = [index for index in selective if len(self._words[index].folded) >= MIN_PAIRED_LETTERS]
         paired = long if len(long) > 1 else selective[:2]
         pairs = [
             pair
@@ -63,8 +73,7 @@ class WordBranches(NamedTuple):
             for left_out in paired:
                 first, *rest = (index for index in paired if index != left_out)
                 pairs.append((close[first], _all_of(same[index] for index in rest)))
-        alone = words[selective[0]].any_of(MatchKind) if len(selective) == 1 else ""
-        return cls(singles, pairs, alone)
+        return pairs
 
 
 def _all_of(queries: Iterable[str]) -> str:

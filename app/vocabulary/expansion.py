@@ -277,8 +277,8 @@ class ExpandedWord(NamedTuple):
     """The typed word, case- and accent-folded."""
     is_short: bool
     """Whether the word is so short that an index helps little, because many names contain it or begin with it."""
-    queries: Mapping[MatchKind, str]
-    """The tsquery for each match kind. It is empty if no word matches in this way."""
+    alternatives: Mapping[MatchKind, Sequence[str]]
+    """The tsqueries for each match kind. Names that match in this way match one of them."""
     words: Mapping[MatchKind, Sequence[str]]
     """The similar words by match kind. Each is only in the best kind in which it matches."""
     patterns: Mapping[MatchKind, str]
@@ -308,12 +308,11 @@ class ExpandedWord(NamedTuple):
             if better := [word for word in dict.fromkeys(found) if word not in known]:
                 words[match_kind] = better
                 known.update(better)
-        queries = {
-            match_kind: " | ".join([*map(_as_tsquery, found), *patterns[match_kind]])
-            for match_kind, found in singles.items()
+        alternatives = {
+            match_kind: [*map(_as_tsquery, found), *patterns[match_kind]] for match_kind, found in singles.items()
         }
         joined = {match_kind: " | ".join(found) for match_kind, found in patterns.items() if found}
-        return cls(spellings[0], len(spellings[-1]) < SHORT_WORD_LENGTH, queries, words, joined)
+        return cls(spellings[0], len(spellings[-1]) < SHORT_WORD_LENGTH, alternatives, words, joined)
 
     @property
     def is_initial(self) -> bool:
@@ -321,8 +320,9 @@ class ExpandedWord(NamedTuple):
         return self.is_short and len(self.folded) == 1
 
     def any_of(self, match_kinds: Iterable[MatchKind]) -> str:
-        """Return the tsquery for names with a word that matches in at least one of `match_kinds`."""
-        return " | ".join(filter(None, (self.queries[match_kind] for match_kind in match_kinds)))
+        """Return the tsquery for names with a word that matches in at least one of `match_kinds`, or an empty one."""
+        # each only once, because the index compares the patients that it finds with each of them
+        return " | ".join(dict.fromkeys(each for match_kind in match_kinds for each in self.alternatives[match_kind]))
 
 
 def _is_beginning(spelling: str) -> bool:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.db.database import Database
-from app.search.weights import FEW_MATCHES
+from app.search_scores.weights import FEW_MATCHES
 from app.statements.hospital_scope import MAX_ID_LOOKUPS
 from app.vocabulary.expansion import MAX_CANDIDATES, MAX_RANKED_CANDIDATES
 from app.vocabulary.stale_words import delete_stale_words

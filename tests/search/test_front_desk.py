@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
-from app.search.weights import FEW_MATCHES
+from app.search.candidates import MAX_SINGLE_PATIENTS
+from app.search_scores.weights import FEW_MATCHES
 from tests.search.conftest import PATIENTS, SEARCH, CreatePatients
 
 THIS_YEAR = datetime.now(UTC).year
@@ -235,6 +237,26 @@ async def test_details_that_a_patient_lacks_hide_nobody(
     query = {"search": "dlamini general", **({} if ordering is None else {"ordering": ordering})}
     found = [record["unique_id"] for record in (await client.post(SEARCH, json=query)).json()]
     assert sorted(found) == ids
+
+
+@pytest.mark.parametrize(
+    "text", ["Mokoena Polokwnae", "mokoena polokwan", "Port Shepstonne Mokoena", "Mokoena PortShepstone"]
+)
+async def test_a_frequent_name_in_a_misspelled_town_is_found(
+    client: httpx.AsyncClient, connection: asyncpg.Connection, text: str
+) -> None:
+    """A patient is found by a last name that hundreds have and a town with one error, before namesakes elsewhere."""
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name, patient_town) "
+        "SELECT 'other' || n, 'Mokoena', 'Town ' || n FROM generate_series(1, $1) n",
+        MAX_SINGLE_PATIENTS + 50,
+    )
+    town = "Port Shepstone" if "ort" in text else "Polokwane"
+    await connection.execute(
+        "INSERT INTO patients (unique_id, patient_last_name, patient_town) VALUES ('meant', 'Mokoena', $1)", town
+    )
+    found = (await client.post(SEARCH, json={"search": text})).json()
+    assert [record["unique_id"] for record in found[:1]] == ["meant"]
 
 
 @pytest.mark.usefixtures("people")

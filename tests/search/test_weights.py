@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from app.search import weights
+from app.search_scores import weights
 
 SEARCH_PAGE = Path(__file__).parents[2] / "docs" / "search.md"
 

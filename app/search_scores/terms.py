@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from app.search.conditions import MATCH_COLUMNS
-from app.search.weights import INITIAL_PERCENT, WEIGHTS
+from app.search_scores.conditions import MATCH_COLUMNS
+from app.search_scores.weights import INITIAL_PERCENT, WEIGHTS
 from app.search_text.parser import MIN_ENDING_DIGITS, MIN_LONE_ENDING_DIGITS, Term
 from app.vocabulary.expansion import CLOSE_MATCHES, ExpandedWord
 
@@ -34,7 +34,7 @@ class SearchTerm(NamedTuple):
     """Whether the word is so short that an index helps little (`ExpandedWord.is_short`)."""
     expanded: ExpandedWord | None
     values: Mapping[str, Any]
-    """The values of `app.search.conditions.TERM_COLUMNS`, as JSON values or dates, without those that are null."""
+    """The values of `TERM_COLUMNS`, as JSON values or dates, without those that are null."""
     factor: int = 100
     """The factor for the points, in percent, as long as it is not known how many patients have the word."""
     identifiers: Sequence[str] = ()
@@ -95,7 +95,7 @@ class SearchTerm(NamedTuple):
 
 def _word_values(expanded: ExpandedWord | None) -> Iterator[tuple[str, Any]]:
     if expanded is not None:
-        yield from ((column, expanded.queries[match_kind]) for match_kind, column in MATCH_COLUMNS.items())
+        yield from ((column, expanded.any_of((match_kind,))) for match_kind, column in MATCH_COLUMNS.items())
         yield "match_close", expanded.any_of(CLOSE_MATCHES)
         if not expanded.is_short:
             yield "word", expanded.folded

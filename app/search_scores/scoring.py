@@ -36,7 +36,7 @@ from sqlalchemy.types import TypeEngine
 
 from app.db.base import ID_TEXT
 from app.models import Doctor, Hospital, Profile, patient_doctors, patient_hospitals
-from app.search.conditions import (
+from app.search_scores.conditions import (
     DETAIL_COLUMNS,
     PATIENT_COLUMNS,
     PLACE_COLUMNS,
@@ -45,8 +45,8 @@ from app.search.conditions import (
     matches_words,
     terms_relation,
 )
-from app.search.terms import SearchTerm
-from app.search.weights import WEIGHTS
+from app.search_scores.terms import SearchTerm
+from app.search_scores.weights import WEIGHTS
 from app.statements.hospital_scope import is_in_scope
 from app.vocabulary.expansion import MatchKind
 

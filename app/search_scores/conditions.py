@@ -26,7 +26,7 @@ from sqlalchemy.types import TypeEngine
 from app.db.base import FOLDED_TEXT, ID_TEXT
 from app.listing.keyset import starts_with
 from app.models import Patient, Profile, patient_hospitals
-from app.search.weights import WEIGHTS
+from app.search_scores.weights import WEIGHTS
 from app.statements.hospital_scope import is_in_scope
 from app.vocabulary.expansion import MatchKind
 

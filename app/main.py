@@ -14,6 +14,7 @@ from app.about.document import read_document
 from app.about.health import router as health_router
 from app.about.me import router as me_router
 from app.about.openapi import API_METADATA
+from app.admission.bulkhead import Bulkhead
 from app.api.audit import router as audit_router
 from app.api.list_response import MAX_STREAMS, MAX_STREAMS_PER_PRINCIPAL
 from app.api.services import AppServices
@@ -24,7 +25,6 @@ from app.changes.reading import ChangeFeed
 from app.changes.retention import maintain_changes_periodically
 from app.changes.waiting import ChangeWatcher
 from app.db.base import Base
-from app.db.bulkhead import Bulkhead
 from app.db.database import Database
 from app.db.transaction_batching import TransactionBatcher
 from app.doctors.routes import router as doctors_router
@@ -40,6 +40,7 @@ from app.listing.batched_reads import BatchedReads
 from app.listing.cursors import Cursors
 from app.matching.pending import BackgroundComparison
 from app.observability.metrics import CONNECTIONS_MAX
+from app.observability.multiprocess import shared_directory
 from app.observability.statements import StatementInstrumentation
 from app.observability.telemetry import Telemetry
 from app.paths import IMPORT_SUFFIX, router_prefix
@@ -106,8 +107,12 @@ def create_app(settings: Settings) -> FastAPI:
     assert settings.database_url is not None, "the command starts the embedded server and sets its URL"  # noqa: S101
     telemetry = Telemetry()
     instrumentation = StatementInstrumentation(Base.metadata.tables, settings.slow_query_ms / 1000, telemetry.tracer)
+    directory = shared_directory()
     database = Database(
-        settings.database_url.get_secret_value(), pool_size=settings.pool_size, instrumentation=instrumentation
+        settings.database_url.get_secret_value(),
+        pool_size=settings.pool_size,
+        instrumentation=instrumentation,
+        slots_path=directory and directory / "search-slots",
     )
     CONNECTIONS_MAX.set(settings.pool_size)
 

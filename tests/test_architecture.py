@@ -66,6 +66,7 @@ LAYERS = (
     "http",
     "models",
     "db",
+    "admission",
     "embedded",
     "connection_errors",
     "observability",

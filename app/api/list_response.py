@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
+from app.admission.bulkhead import Bulkhead
 from app.api.list_source import STREAM_BATCH_SIZE, ListSource
 from app.api.services import get_services
 from app.api.streaming import stream_list
 from app.auth.principal import Principal
-from app.db.bulkhead import Bulkhead
 from app.errors import FieldError, ValidationFailedError
 from app.http.accept import choose_media_type
 from app.http.field_errors import safe_location_part

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from fastapi import Request
@@ -13,6 +13,7 @@ from app.audit.recorder import RequestAudit
 from app.auth.principal import Principal
 from app.auth.scopes import Scope
 from app.changes.cursors import newest_cursor
+from app.db.connection import Connection
 from app.errors import FieldError, ValidationFailedError
 from app.listing.gone import GoneListing
 from app.listing.listing import Listing
@@ -136,7 +137,7 @@ class RecordListSource(ListSource):
             raise ValidationFailedError(
                 [FieldError(("query", "count"), "Is not supported with HEAD; use GET", "count_by_head")]
             )
-        async with self._services.database.search_snapshot(self._principal.name) as connection:
+        async with self._search_snapshot() as connection:
             listing = self._listing_class(self._repository_class(connection, self._principal))
             number, ids = await listing.count(self._query)
         self._audit.note_counted_ids(ids)
@@ -176,5 +177,9 @@ class RecordListSource(ListSource):
     @asynccontextmanager
     async def _open_listing(self) -> AsyncIterator[Listing]:
         database = self._services.database
-        async with database.read() if self._is_cheap else database.search_snapshot(self._principal.name) as connection:
+        async with database.read() if self._is_cheap else self._search_snapshot() as connection:
             yield self._listing_class(self._repository_class(connection, self._principal))
+
+    def _search_snapshot(self) -> AbstractAsyncContextManager[Connection]:
+        has_text = self._query.search is not None
+        return self._services.database.search_snapshot(self._principal.name, has_text=has_text)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from app.admission.bulkhead import Bulkhead
 from app.audit.recorder import AuditRecorder
 from app.auth.authentication import Authenticator
 from app.changes.reading import ChangeFeed
 from app.changes.waiting import ChangeWatcher
-from app.db.bulkhead import Bulkhead
 from app.db.database import Database
 from app.db.transaction_batching import TransactionBatcher
 from app.listing.batched_reads import BatchedReads

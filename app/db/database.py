@@ -10,12 +10,14 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import Executable, func, literal_column, select, text
 
-from app.db.bulkhead import Bulkhead
+from app.admission.bulkhead import Bulkhead
+from app.admission.worker_slots import WorkerSlots
 from app.db.connection import Connection, Result
 from app.db.errors import OutOfTimeError, SerializationError, translate, translate_errors
 from app.db.pool import ConnectionPool
@@ -186,19 +188,27 @@ class Database:
         pool_size: int,
         with_timeouts: bool = True,
         instrumentation: "StatementInstrumentation | None" = None,
+        slots_path: Path | None = None,
     ) -> None:
         """Create a pool of up to `pool_size` connections to `url`. A connection is opened when it is first needed.
 
         `with_timeouts` limits the duration of transactions. Requests need this limit; commands that take minutes turn
-        it off. `instrumentation`, if given, measures all statements.
+        it off. `instrumentation`, if given, measures all statements. `slots_path` is the file of `WorkerSlots`, if the
+        service has several workers.
         """
         self._pool = ConnectionPool(url, with_timeouts=with_timeouts)
         self._instrumentation = instrumentation
         self._timeout_seconds = TRANSACTION_TIMEOUT_SECONDS if with_timeouts else None
         self._admission_queue = AdmissionQueue(pool_size)
         # these limits leave connections free for cheap requests, however much expensive work one principal has
-        self._search_bulkhead = Bulkhead(max(1, pool_size // 2), max(1, pool_size // 4), REQUESTS_WAITING)
+        max_searches = max(1, pool_size // 4)
+        self._search_bulkhead = Bulkhead(max(1, pool_size // 2), max_searches, REQUESTS_WAITING)
+        self._text_search_slots = WorkerSlots(slots_path, max_searches)
         self._transaction_bulkhead = Bulkhead(pool_size, max(1, pool_size * 3 // 4), REQUESTS_WAITING)
+
+    def note_activity(self, principal: str) -> None:
+        """Note that a principal has sent a request, so that the searches of others leave processors to it."""
+        self._text_search_slots.note_activity(principal)
 
     def read(self) -> AbstractAsyncContextManager[Connection]:
         """Provide a connection for one SELECT.
@@ -208,12 +218,13 @@ class Database:
         return self._connect()
 
     @asynccontextmanager
-    async def search_snapshot(self, principal: str) -> AsyncIterator[Connection]:
+    async def search_snapshot(self, principal: str, *, has_text: bool = False) -> AsyncIterator[Connection]:
         """Provide a connection for several SELECTs on one snapshot, on behalf of a principal.
 
         PostgreSQL plans each SELECT for its parameter values. All SELECTs together may take up to
         `SEARCH_TIMEOUT_SECONDS`. At most half of the pool is used for such connections, and at most a quarter for
-        those of one principal. A call that would exceed these limits waits.
+        those of one principal. If `has_text`, the SELECTs search for a text, and while other principals are active, the
+        limit for one principal is for all workers together. A call that would exceed these limits waits.
 
         Raises:
             TooManyRequestsError: the principal's own searches occupied its share of the pool for too long.
@@ -222,6 +233,7 @@ class Database:
         enqueued_at = asyncio.get_running_loop().time()
         async with (
             self._search_bulkhead.slot(principal),
+            self._text_search_slots.slot(principal) if has_text else nullcontext(),
             self._connect(None, enqueued_at, SEARCH_TIMEOUT_SECONDS) as connection,
         ):
             await connection.begin(f"{_SNAPSHOT}; {_SET_SEARCH_SETTINGS}")

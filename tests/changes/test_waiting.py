@@ -155,7 +155,7 @@ async def test_waiting_clients_are_limited(
     app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client beyond the limit is refused after some seconds, and the others go on waiting."""
-    monkeypatch.setattr("app.db.bulkhead.ADMISSION_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("app.admission.bulkhead.ADMISSION_TIMEOUT_SECONDS", 0.1)
     slots = services_of(app).waiting_bulkhead
     releases = [await slots.acquire("local") for _ in range(routes.MAX_WAITING_CLIENTS_PER_PRINCIPAL)]
     response = await client.get(CHANGES, params={"after": "now", "wait": 25})

@@ -1,6 +1,8 @@
 """One principal's work, however much, takes no capacity that is reserved for others."""
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, closing
@@ -14,7 +16,7 @@ import pytest
 from app.api.list_response import MAX_STREAMS_PER_PRINCIPAL
 from app.auth.scopes import Scope
 from tests.auth.support import HOSPITALS, PATIENTS, client_for, make_key, secured_app
-from tests.processes import count_deadlocks, port_of, wait_until_blocked
+from tests.processes import count_deadlocks, port_of, wait_until_blocked, wait_until_ready, worker_pids
 from tests.search.conftest import SEARCH
 from tests.support import ServiceProcess
 
@@ -69,6 +71,76 @@ async def test_a_cancelled_search_frees_its_slot(clients: GreedyAndHonest, conne
         await asyncio.gather(*searches, return_exceptions=True)
     responses = await asyncio.gather(*(clients.greedy.post(SEARCH, json={"search": "nell"}) for _ in range(8)))
     assert {response.status_code for response in responses} == {200}
+
+
+class SearchingService(NamedTuple):
+    """A service with two workers, in each of which a principal has one slot for searches, and two keys."""
+
+    served: ServiceProcess
+    greedy: str
+    honest: str
+
+    async def search(self, key: str) -> int:
+        """Search over a connection of its own, which the system gives to any of the workers, and return the status."""
+        async with self.connect(key) as client:
+            return (await client.post(SEARCH, json={"search": "nell"})).status_code
+
+    def connect(self, key: str) -> httpx.AsyncClient:
+        """Return a client with one of the keys."""
+        return httpx.AsyncClient(base_url=self.served.url, timeout=60, headers={"X-API-Key": key})
+
+    def start_searches(self, key: str, count: int) -> list[asyncio.Future[int]]:
+        """Send searches that are answered later."""
+        return [asyncio.ensure_future(self.search(key)) for _ in range(count)]
+
+
+@pytest.fixture
+async def searching_service(serve: Serve, database_url: str) -> SearchingService:
+    keys = [await make_key(database_url, Scope.ADMIN, name=name) for name in GreedyAndHonest._fields]
+    variables = {"PATIENTS_AUTH": "required", "PATIENTS_RATE_LIMIT": "off", "PATIENTS_POOL_SIZE": "4"}
+    return SearchingService(serve("--workers", "2", DATABASE_URL=database_url, **variables), *keys)
+
+
+async def test_workers_share_the_slots_of_a_principal(
+    searching_service: SearchingService, connection: asyncpg.Connection
+) -> None:
+    """Beside another principal, one search of a principal runs at a time in all workers together; alone, more do."""
+    count_blocked = "SELECT count(*), pg_sleep(0.02) FROM pg_locks WHERE NOT granted"
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE name_words IN ACCESS EXCLUSIVE MODE")
+        alone = searching_service.start_searches(searching_service.greedy, 16)
+        await wait_until_blocked(connection, 2)
+    assert {*await asyncio.gather(*alone)} <= {200, 503}
+    async with connection.transaction(), searching_service.connect(searching_service.honest) as client:
+        await connection.execute("LOCK TABLE name_words IN ACCESS EXCLUSIVE MODE")
+        assert (await client.get(PATIENTS)).status_code == 200
+        greedy = searching_service.start_searches(searching_service.greedy, 16)
+        await wait_until_blocked(connection)
+        assert max([await connection.fetchval(count_blocked) for _ in range(15)]) == 1
+        honest = searching_service.start_searches(searching_service.honest, 1)
+        await wait_until_blocked(connection, 2)
+    # on a slow machine, the first ones wait for the lock for longer than their statements may take
+    assert {*await asyncio.gather(*greedy, *honest)} <= {200, 503}
+    again = searching_service.start_searches(searching_service.greedy, 16)
+    assert {*await asyncio.gather(*again)} == {200}
+
+
+async def test_a_killed_worker_frees_the_slots_of_a_principal(
+    searching_service: SearchingService, connection: asyncpg.Connection
+) -> None:
+    """After all workers were killed in the middle of searches, the principal's searches succeed."""
+    async with connection.transaction(), searching_service.connect(searching_service.honest) as client:
+        await connection.execute("LOCK TABLE name_words IN ACCESS EXCLUSIVE MODE")
+        assert (await client.get(PATIENTS)).status_code == 200
+        searches = searching_service.start_searches(searching_service.greedy, 8)
+        await wait_until_blocked(connection)
+        served = searching_service.served
+        for pid in worker_pids(served.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        await asyncio.gather(*searches, return_exceptions=True)
+    await asyncio.to_thread(wait_until_ready, served.process, served.url)
+    again = searching_service.start_searches(searching_service.greedy, 8)
+    assert {*await asyncio.gather(*again)} == {200}
 
 
 async def test_refused_changes_do_not_roll_back_others(

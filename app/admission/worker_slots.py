@@ -13,7 +13,6 @@ import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cached_property
 from pathlib import Path
 from zlib import crc32
 
@@ -46,10 +45,15 @@ class WorkerSlots:
 
         If `path` is None, there is only one worker, and no work waits.
         """
-        self._path = path
+        self._is_shared = path is not None
         self._max_per_principal = max_per_principal
         self._held: set[int] = set()
         """Positions of the bytes that this process has locked. The system would grant it these locks again."""
+        if path is not None:
+            # open until the process ends: closing the file would release all locks of the process
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            os.ftruncate(self._descriptor, 2 * _ACTIVITY_START)
+            self._notes = mmap.mmap(self._descriptor, 2 * _ACTIVITY_START)
 
     @asynccontextmanager
     async def slot(self, principal: str) -> AsyncIterator[None]:
@@ -61,7 +65,7 @@ class WorkerSlots:
             TooManyRequestsError: the work of the principal in all workers occupied its slots for too long.
         """
         number = _number(principal)
-        if self._path is None or not self._are_others_active(number):
+        if not self._is_shared or not self._are_others_active(number):
             yield
             return
         position = None if self._is_awaited_elsewhere(number) else self._try_lock(number)
@@ -75,7 +79,7 @@ class WorkerSlots:
 
     def note_activity(self, principal: str) -> None:
         """Note that a principal is active, so that the work of others leaves processors to it."""
-        if self._path is not None:
+        if self._is_shared:
             number = _number(principal)
             position = _ACTIVITY_START + number % _NOTE_COUNT * _NOTE.size
             _NOTE.pack_into(self._notes, position, number, time.monotonic())
@@ -117,18 +121,6 @@ class WorkerSlots:
         waited_at: float
         pid, waited_at = _NOTE.unpack_from(self._notes, number % _NOTE_COUNT * _NOTE.size)
         return pid != os.getpid() and time.monotonic() - waited_at < 2 * POLL_SECONDS
-
-    @cached_property
-    def _descriptor(self) -> int:
-        """The open file, until the process ends. Closing it would release all locks of the process."""
-        assert self._path is not None  # noqa: S101
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.ftruncate(descriptor, 2 * _ACTIVITY_START)
-        return descriptor
-
-    @cached_property
-    def _notes(self) -> mmap.mmap:
-        return mmap.mmap(self._descriptor, 2 * _ACTIVITY_START)
 
 
 def _number(principal: str) -> int:

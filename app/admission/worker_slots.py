@@ -30,7 +30,7 @@ _NOTE = struct.Struct("=Id")
 _NOTE_COUNT = 64
 """Number of notes of each kind. Two principals may share one, which then is that of the last one."""
 _ACTIVITY_START = _NOTE_COUNT * _NOTE.size
-"""Position after the notes of the process that has waited last, of the notes of the principal that was active last."""
+"""Position of the notes of the principal that was active last. Those of the process that waited last are before."""
 
 
 class WorkerSlots:
@@ -81,8 +81,7 @@ class WorkerSlots:
         """Note that a principal is active, so that the work of others leaves processors to it."""
         if self._is_shared:
             number = _number(principal)
-            position = _ACTIVITY_START + number % _NOTE_COUNT * _NOTE.size
-            _NOTE.pack_into(self._notes, position, number, time.monotonic())
+            _NOTE.pack_into(self._notes, _ACTIVITY_START + _note_offset(number), number, time.monotonic())
 
     def _are_others_active(self, number: int) -> bool:
         earliest = time.monotonic() - ACTIVITY_SECONDS
@@ -92,7 +91,7 @@ class WorkerSlots:
     async def _wait_for_lock(self, number: int) -> int:
         waits_until = time.monotonic() + ADMISSION_TIMEOUT_SECONDS
         while time.monotonic() < waits_until:
-            _NOTE.pack_into(self._notes, number % _NOTE_COUNT * _NOTE.size, os.getpid(), time.monotonic())
+            _NOTE.pack_into(self._notes, _note_offset(number), os.getpid(), time.monotonic())
             await asyncio.sleep(POLL_SECONDS)
             if (position := self._try_lock(number)) is not None:
                 return position
@@ -119,10 +118,14 @@ class WorkerSlots:
         """Return whether another worker has waited just now. It would wait forever if this one took each slot again."""
         pid: int
         waited_at: float
-        pid, waited_at = _NOTE.unpack_from(self._notes, number % _NOTE_COUNT * _NOTE.size)
+        pid, waited_at = _NOTE.unpack_from(self._notes, _note_offset(number))
         return pid != os.getpid() and time.monotonic() - waited_at < 2 * POLL_SECONDS
 
 
 def _number(principal: str) -> int:
     """Return a number that is the same for a principal in all workers, and hardly ever that of another one."""
     return crc32(principal.encode())
+
+
+def _note_offset(number: int) -> int:
+    return number % _NOTE_COUNT * _NOTE.size

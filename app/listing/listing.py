@@ -42,13 +42,17 @@ class ListShape(NamedTuple):
     @property
     def conditions(self) -> list[ColumnElement[bool]]:
         """SQL conditions for the records that match the filters and are visible to the principal."""
-        filter_conditions = [self._filter_condition(name, count) for name, count in self.filters]
         visible = (
             hospital_scope.is_in_few_ids(self.repository_class.table.c.unique_id)
             if self.is_id_lookup
             else self.repository_class.visibility_condition(restricted=self.restricted)
         )
-        return [visible, *self.without_index_use(filter_conditions)]
+        return [visible, *self.without_index_use(self.filter_conditions)]
+
+    @property
+    def filter_conditions(self) -> list[ColumnElement[bool]]:
+        """SQL conditions for the records that match the filters."""
+        return [self._filter_condition(name, count) for name, count in self.filters]
 
     def _filter_condition(self, name: str, value_count: int) -> ColumnElement[bool]:
         repository = self.repository_class
@@ -104,14 +108,13 @@ class Listing:
 
         If `after` is None, the page starts at the beginning of the list.
         """
-        if query.is_unfiltered:
-            of_all = _unfiltered_statement(self._unfiltered_shape)
-            return await self.fetch_page(of_all, {}, after or Position(0, None, ""), limit)
-        ordering = query.ordering or "unique_id"
-        statement = _page_statement(await self.build_shape(query), ordering, after.segment if after else None)
-        return await self.fetch_page(
-            statement, filter_parameters(query.filters), self.decode_position(ordering, after), limit
-        )
+        list_shape = self._unfiltered_shape if query.is_unfiltered else await self.build_shape(query)
+        parameters, ordering = filter_parameters(query.filters), query.ordering or "unique_id"
+        if query.is_unfiltered or (list_shape.has_single_values and ordering == "unique_id"):
+            in_id_order = _id_order_statement(list_shape)
+            return await self.fetch_page(in_id_order, parameters, after or Position(0, None, ""), limit)
+        statement = _page_statement(list_shape, ordering, after.segment if after else None)
+        return await self.fetch_page(statement, parameters, self.decode_position(ordering, after), limit)
 
     async def position_after(self, after: Position, distance: int) -> Position | None:
         """Return the position that is `distance` records after the position `after` in the unfiltered list.
@@ -225,11 +228,12 @@ class Listing:
 _AFTER_ID_PARAMETER = bindparam("after_id", type_=ID_TEXT)
 
 
-@cache
-def _unfiltered_statement(list_shape: ListShape) -> Select[Any]:
+@compiled_by_shape
+def _id_order_statement(list_shape: ListShape) -> Select[Any]:
+    """Return the statement for a page in the order of `unique_id` that reads each record once."""
     rows = list_shape.repository_class.next_visible_rows(
         _AFTER_ID_PARAMETER, LIMIT_PARAMETER, restricted=list_shape.restricted
-    )
+    ).where(*list_shape.filter_conditions)
     return _documents_in_id_order(list_shape.repository_class, rows)
 
 
@@ -267,36 +271,18 @@ def _position_after_statement(list_shape: ListShape, distance: int) -> Select[st
 
 @compiled_by_shape
 def _page_statement(list_shape: ListShape, ordering: str, first_segment: int | None) -> Select[Any]:
-    is_continuation = first_segment is not None
-    if ordering.removeprefix("-") == "unique_id" and (column_name := list_shape.month_indexed_column) is not None:
-        descending = ordering.startswith("-")
-        return _page_by_month_statement(list_shape, column_name, is_continuation=is_continuation, descending=descending)
-    if ordering == "unique_id" and list_shape.has_single_values:
-        return _single_values_statement(list_shape, is_continuation=is_continuation)
-    return ordered_page(list_shape.repository_class, ordering, first_segment, list_shape.conditions)
-
-
-def _page_by_month_statement(
-    list_shape: ListShape, column_name: str, *, is_continuation: bool, descending: bool
-) -> Select[Any]:
-    repository_class = list_shape.repository_class
+    repository_class, month_indexed_column = list_shape.repository_class, list_shape.month_indexed_column
+    if month_indexed_column is None or ordering.removeprefix("-") != "unique_id":
+        return ordered_page(repository_class, ordering, first_segment, list_shape.conditions)
+    descending = ordering.startswith("-")
     rows = keyset_page_by_month(
         repository_class.table,
-        column_name,
+        month_indexed_column,
         list_shape.filters,
-        is_continuation=is_continuation,
+        is_continuation=first_segment is not None,
         descending=descending,
     )
     return page_documents(repository_class.document, rows, descending=descending)
-
-
-def _single_values_statement(list_shape: ListShape, *, is_continuation: bool) -> Select[Any]:
-    repository_class = list_shape.repository_class
-    key = repository_class.table.c.unique_id
-    rows = repository_class.document.select_rows().where(*list_shape.conditions)
-    if is_continuation:
-        rows = rows.where(key > _AFTER_ID_PARAMETER)
-    return _documents_in_id_order(repository_class, rows.order_by(key).limit(LIMIT_PARAMETER))
 
 
 @compiled_by_shape

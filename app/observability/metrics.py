@@ -23,7 +23,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from app.observability.multiprocess import MULTIPROCESS_DIRECTORY_ENV
+from app.observability.multiprocess import MULTIPROCESS_DIRECTORY_ENV, shared_directory
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # these metrics are not available with several processes
 REGISTRY = CollectorRegistry()
@@ -153,7 +153,7 @@ def render_metrics(accept: str) -> tuple[bytes, str]:
     not run in the event loop.
     """
     registry = REGISTRY
-    if directory := os.environ.get(MULTIPROCESS_DIRECTORY_ENV):
+    if directory := shared_directory():
         registry = CollectorRegistry()
         MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
     encode, media_type = choose_encoder(accept)

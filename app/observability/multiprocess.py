@@ -17,7 +17,7 @@ is set, prometheus_client stores the values of metrics in files in the directory
 def shared_directory() -> Path | None:
     """Return the directory that the workers of this service share, or None if there is only one."""
     directory = os.environ.get(MULTIPROCESS_DIRECTORY_ENV)
-    return None if directory is None else Path(directory)
+    return Path(directory) if directory else None
 
 
 @contextmanager

@@ -107,19 +107,19 @@ class Candidates:
 
     def add(self, rows: Iterable[Any], keep: int = 0) -> None:
         """Add the rows of a `candidates_statement`, and keep up to `keep` of the ids."""
-        for number, ids, is_frequent in rows:
-            self.found.setdefault(number, []).extend(ids or ())
-            self.kept += (ids or ())[: None if number == PROFILE_BRANCH else keep]
+        for number, found_ids, is_frequent in rows:
+            ids = found_ids or []
+            self.found.setdefault(number, []).extend(ids)
+            self.kept += ids if number == PROFILE_BRANCH else ids[:keep]
             if is_frequent:
                 self.frequent.add(number)
 
 
-def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> dict[str, Any]:
+def candidate_parameters(terms: Sequence[SearchTerm], branches: WordBranches, *, is_id_lookup: bool) -> dict[str, Any]:
     """Return the values of the bind parameters with which candidates are found, in addition to the terms.
 
-    For an id lookup, which has no branches, words that are less similar count, too.
+    `branches` are those of the terms. For an id lookup, which has no branches, words that are less similar count, too.
     """
-    branches = WordBranches(terms)
     words = [term.expanded for term in terms if term.expanded is not None]
     typed = [word.folded for word in words]
     kinds = MatchKind if is_id_lookup else _BESIDE_KINDS
@@ -145,12 +145,12 @@ def candidate_parameters(terms: Sequence[SearchTerm], *, is_id_lookup: bool) -> 
     }
 
 
-def pair_parameters(terms: Sequence[SearchTerm], frequent: Collection[int]) -> dict[str, Any]:
+def pair_parameters(branches: WordBranches, frequent: Collection[int]) -> dict[str, Any]:
     """Return the values of the bind parameters with which `PAIRS` are found.
 
     `frequent` has the indexes of the terms that are frequent names.
     """
-    pairs = WordBranches(terms).pairs(frequent)
+    pairs = branches.pairs(frequent)
     return {"pair_first": [first for first, _ in pairs], "pair_second": [second for _, second in pairs]}
 
 
@@ -278,7 +278,7 @@ def _alone_branch(list_shape: ListShape, singles: CTE) -> Select[Any]:
 
 
 def _place_branch(list_shape: ListShape) -> Select[Any]:
-    """Return the branch for patients with a word of the text in the name who live at a place in the text."""
+    """Return the branch for patients whose name has a typed word and whose address has a typed place."""
     is_there = or_(*is_at_place(bindparam("all_places", type_=ARRAY(FOLDED_TEXT))))
     # one query for all words, because the index would otherwise read all patients of the place for each word
     has_word = matches_words(bindparam("any_same", type_=TSQUERY))

@@ -33,6 +33,7 @@ from app.search.candidates import (
 from app.search.misspelled_places import spellings_of_towns, towns_statement
 from app.search.probes import probe
 from app.search.ranking import AgreementShape, agreement_conditions, agreement_segments, bind_agreement
+from app.search.word_branches import WordBranches
 from app.search_scores.conditions import Reach
 from app.search_scores.scoring import score_parameters
 from app.search_scores.terms import SearchTerm
@@ -238,12 +239,12 @@ class _PatientSearch:
         """Return the patients with the highest scores, without those in `shown`."""
         if not self._terms:
             return []
-        is_id_lookup = self.list_shape.is_id_lookup
-        parameters = {**self._parameters, **candidate_parameters(self._terms, is_id_lookup=is_id_lookup)}
+        is_id_lookup, branches = self.list_shape.is_id_lookup, WordBranches(self._terms)
+        parameters = {**self._parameters, **candidate_parameters(self._terms, branches, is_id_lookup=is_id_lookup)}
         parameters |= {"shown": list(shown), "kept": []}
         factors = [term.factor for term in self._terms]
         if not is_id_lookup:
-            candidates = await self._find_candidates(parameters)
+            candidates = await self._find_candidates(branches, parameters)
             counts = {index: len(candidates.found.get(index, ())) for index in parameters["single_indexes"]}
             factors = factors_by_rarity(self._terms, counts)
             await self.plan_once()
@@ -256,14 +257,14 @@ class _PatientSearch:
         scored = [ScoredPatient(*row) for row in rows]
         return [patient for patient in scored if max(patient.points or (0,)) > 0]
 
-    async def _find_candidates(self, parameters: Mapping[str, Any]) -> Candidates:
+    async def _find_candidates(self, branches: WordBranches, parameters: Mapping[str, Any]) -> Candidates:
         present = frozenset(name for term in self._terms for name in term.values)
         candidates = Candidates()
         for group in candidate_groups(present):
             if group == NAMES and self._is_plain and not parameters["alone"]:
                 await self.plan_once()
             if group == PAIRS:
-                parameters = {**parameters, **pair_parameters(self._terms, candidates.frequent)}
+                parameters = {**parameters, **pair_parameters(branches, candidates.frequent)}
                 if not parameters["pair_first"]:
                     continue
             candidates.add(await self._listing.run(candidates_statement(self.list_shape, group), parameters))
@@ -272,7 +273,7 @@ class _PatientSearch:
         return candidates
 
     async def _find_in_misspelled_towns(self, parameters: Mapping[str, Any], candidates: Candidates) -> None:
-        """Add the patients with a typed name who live in a town that is typed with one error.
+        """Add the patients whose name has a typed word and whose town is typed with one error.
 
         A restricted principal has fewer patients with a name, and must not find out from the time it takes which towns
         others live in.

@@ -1,8 +1,8 @@
 """Towns in a search text that are spelled with one error.
 
-The score recognizes such a town in the address of a candidate. If many patients have the typed name, though, most of
-them are no candidates. The towns that differ from what was typed by one error are therefore looked up, one by one, and
-patients with the name who live there become candidates, too.
+The score compares the towns of candidates with the text, but if many patients have the typed name, most of them are not
+candidates. So the towns that are spelled like a part of the text, apart from one error, are looked up, and the patients
+that have both such a town and a typed name become candidates, too.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -14,7 +14,7 @@ from sqlalchemy import ARRAY, Select, bindparam, func, literal_column, select
 from app.db.base import FOLDED_TEXT
 from app.db.connection import compiled_by_shape
 from app.listing.listing import ListShape
-from app.models import Patient
+from app.search.probes import is_value_of_patients
 from app.search_scores.conditions import PATIENT_COLUMNS
 from app.search_scores.terms import SearchTerm
 
@@ -28,16 +28,20 @@ _LETTERS = f"{ascii_lowercase} "
 def spellings_of_towns(terms: Sequence[SearchTerm], frequent: Collection[int]) -> list[str]:
     """Return the spellings that differ by one error from what may be a misspelled town, folded.
 
-    `frequent` has the indexes of the terms that are frequent names, which are hardly ever words of a town. There are
-    about 55 spellings for each letter.
+    `frequent` has the indexes of the terms that are frequent names, which are hardly ever words of a town. A phrase has
+    no error if all of its words are in names of places or hospitals. There are about 55 spellings for each letter.
     """
-    folded = {term.word: term.expanded.folded for term in terms if term.expanded is not None}
-    rare = {term.word for index, term in enumerate(terms) if index not in frequent}
+    rare = {
+        term.word: term.expanded.folded
+        for index, term in enumerate(terms)
+        if term.expanded is not None and index not in frequent
+    }
+    known = {term.word for term in terms if term.values.keys() & {"places", "hospitals"}}
     phrases = {
-        " ".join(folded[word] for word in phrase.split(" "))
+        " ".join(rare[word] for word in words)
         for term in terms
         for phrase in term.phrases
-        if rare & folded.keys() >= {*phrase.split(" ")}
+        if rare.keys() >= {*(words := phrase.split(" "))} and not known >= {*words}
     }
     longest = islice(sorted(phrases, key=lambda phrase: (-len(phrase), phrase)), MAX_PHRASES)
     return list({spelling for phrase in longest for spelling in _with_one_error(phrase)})
@@ -59,12 +63,5 @@ def towns_statement(list_shape: ListShape) -> Select[tuple[str]]:
     """Return the statement that selects which of the bind parameter `spellings` are towns of visible patients."""
     given = func.unnest(bindparam("spellings", type_=ARRAY(FOLDED_TEXT))).table_valued("town", name="given")
     spelling = given.render_derived().c.town
-    # not EXISTS, for which PostgreSQL would read the towns of all patients
-    lives_there = (
-        select(literal_column("1"))
-        .select_from(Patient.__table__)
-        .where(PATIENT_COLUMNS.patient_town_folded == spelling, *list_shape.conditions)
-        .limit(literal_column("1"))
-        .scalar_subquery()
-    )
-    return select(spelling).where(lives_there.is_not(None)).limit(literal_column(str(MAX_TOWNS)))
+    is_town = is_value_of_patients(list_shape, PATIENT_COLUMNS.patient_town_folded, spelling)
+    return select(spelling).where(is_town).limit(literal_column(str(MAX_TOWNS)))

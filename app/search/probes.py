@@ -111,16 +111,17 @@ def _is_known_place(list_shape: ListShape, phrase: ColumnElement[str]) -> Column
     if list_shape.is_id_lookup:  # one pass over the few patients
         values = func.unnest(array(columns)).label("value")
         return phrase.in_(select(values).select_from(patients).where(*list_shape.conditions))
-    # not EXISTS, for which PostgreSQL would read all patients of the hospitals of a restricted principal
-    found = (
-        select(literal_column("1"))
-        .select_from(patients)
-        .where(column == phrase, *list_shape.conditions)
-        .limit(literal_column("1"))
-        .scalar_subquery()
-        for column in columns
-    )
-    return or_(*(subquery.is_not(None) for subquery in found))
+    return or_(*(is_value_of_patients(list_shape, column, phrase) for column in columns))
+
+
+def is_value_of_patients(
+    list_shape: ListShape, column: ColumnElement[str], value: ColumnElement[str]
+) -> ColumnElement[bool]:
+    """Return the condition that a visible patient has the value in a column, which must have an index."""
+    # not EXISTS, for which PostgreSQL would read all patients that the principal can see
+    found: Select[Any] = select(literal_column("1")).select_from(Patient.__table__)
+    found = found.where(column == value, *list_shape.conditions)
+    return found.limit(literal_column("1")).scalar_subquery().is_not(None)
 
 
 def _matching_ids(list_shape: ListShape, identifier: ColumnElement[str]) -> Iterator[Any]:

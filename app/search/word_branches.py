@@ -13,7 +13,6 @@ MAX_PAIRED_WORDS = 4
 MIN_PAIRED_LETTERS = 4
 """Minimum number of letters in words that are searched in pairs, if there are two. Shorter ones, such as van and der,
 are in many names together."""
-_BEGINNING = MatchKind.PREFIX
 _SAME_KINDS = CLOSE_MATCHES[: MatchKind.ONE_EDIT]
 _NEAR_KINDS = tuple(MatchKind)[: MatchKind.TWO_EDITS]
 _FAR_KINDS = tuple(MatchKind)[: MatchKind.SUBSTRING]
@@ -55,7 +54,9 @@ class WordBranches:
         selective = self._selective
         same, close, near, far = (
             {
-                index: self._words[index].any_of(kind for kind in kinds if kind != _BEGINNING or index not in frequent)
+                index: self._words[index].any_of(
+                    kind for kind in kinds if kind is not MatchKind.PREFIX or index not in frequent
+                )
                 for index in selective
             }
             for kinds in (_SAME_KINDS, CLOSE_MATCHES, _NEAR_KINDS, _FAR_KINDS)

@@ -74,7 +74,7 @@ async def test_a_cancelled_search_frees_its_slot(clients: GreedyAndHonest, conne
 
 
 class SearchingService(NamedTuple):
-    """A service with two workers, in each of which a principal has one slot for searches, and two keys."""
+    """A service with two workers, and two keys. A principal has one slot for searches in each worker."""
 
     served: ServiceProcess
     greedy: str

@@ -8,6 +8,9 @@ from typing import Any, Self
 
 import httpx
 
+ACKNOWLEDGE_TIMEOUT_SECONDS = 300
+"""Limit for a number of writes: at the end of an import, which takes over a minute on a slow machine, nobody can create
+a patient with a name that is new and also in the import."""
 PATIENTS = "/patients/patients/"
 HOSPITALS = ("hos0", "hos1")
 
@@ -60,7 +63,7 @@ class Writers:
     async def await_acknowledged(self, additional: int) -> None:
         """Wait until `additional` more writes are acknowledged."""
         goal = self.write_log.acknowledged_count + additional
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(ACKNOWLEDGE_TIMEOUT_SECONDS):
             while self.write_log.acknowledged_count < goal:
                 done = [task for task in self._tasks if task.done()]
                 assert not done, [task.exception() for task in done]

@@ -166,6 +166,7 @@ _AGREEING_ADDRESSES = frozenset([Level.SAME, Level.SIMILAR])
 _NEAR_ADDRESSES = frozenset([Level.STREET, Level.PART])
 _SAME_NAMES = frozenset([Level.SAME, Level.SAME_FREQUENT])
 _ALMOST_SAME_NAMES = _SAME_NAMES | {Level.SPELLING, Level.NEAR}
+_FORMS_OF_ONE_NAME = _ALMOST_SAME_NAMES | {Level.SHORT_FORM}
 _OTHER_FIRST_NAMES = frozenset([None, Level.DIFFERENT, Level.SECOND])
 _VAGUE_FIRST_NAMES = frozenset([Level.SIMILAR, Level.INITIAL, Level.SECOND])
 _NEAR_LEVELS = frozenset([Level.SAME, Level.NEAR])
@@ -183,7 +184,7 @@ def _may_be_family(levels: Mapping[str, Level], one: Person, other: Person, toda
     if levels.get("patient_gender") is Level.DIFFERENT and (first_name not in _SAME_NAMES or birth is not Level.SAME):
         return True
     if birth is Level.DIFFERENT:
-        return first_name not in _ALMOST_SAME_NAMES or _are_parent_and_child(one, other, today)
+        return first_name not in _FORMS_OF_ONE_NAME or _are_parent_and_child(one, other, today)
     is_mother_of_newborn = birth is None and min(_age(one, today), _age(other, today)) <= 1
     return is_mother_of_newborn or (first_name is Level.INITIAL and birth is not Level.SAME)
 

@@ -224,6 +224,22 @@ def test_levels_of_addresses(one: str, other: str, level: Level) -> None:
         (COMPLETE | {"patient_first_name": "William"}, {"patient_first_name": "Bill"}, Grade.CERTAIN),
         (COMPLETE | {"patient_first_name": "Thomas"}, {"patient_first_name": "Tom"}, Grade.POSSIBLE),
         (COMPLETE | TOM | {"patient_first_name": "Thomas"}, TOM, Grade.CERTAIN),
+        # a short form that no relative has, with a wrong date of birth
+        (
+            SPARSE | {"patient_first_name": "William"},
+            {"patient_first_name": "Bill", "patient_date_of_birth": date(1931, 12, 2)},
+            Grade.PROBABLE,
+        ),
+        (
+            COMPLETE | {"patient_first_name": "William"},
+            {"patient_first_name": "Bill", "patient_date_of_birth": date(1931, 12, 2)},
+            Grade.PROBABLE,
+        ),
+        (
+            COMPLETE | {"patient_first_name": "William"},
+            {"patient_first_name": "Bill", "patient_date_of_birth": date(2020, 12, 2)},
+            None,
+        ),
         # a newborn child with its mother's name, and the mother without a date of birth
         (COMPLETE | {"patient_date_of_birth": date(2026, 11, 1)}, {"patient_date_of_birth": None}, Grade.POSSIBLE),
         # has married, where the date of birth is not known
